@@ -1,0 +1,50 @@
+"""The end of the chain: a Reading is what is shown, stored and signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from firstread.core.case import Case
+from firstread.core.records import Note
+
+
+@dataclass(frozen=True)
+class Person:
+    """What is known of the person imaged; ``name`` and ``identifier`` only where identification was asked for."""
+
+    sex: Literal["F", "M"] | None = None
+    age_years: float | None = None
+    height_cm: float | None = None
+    weight_kg: float | None = None
+    name: str | None = None
+    identifier: str | None = None
+
+    @property
+    def body_surface_m2(self) -> float | None:
+        """Mosteller: ``sqrt(height_cm * weight_kg / 3600)``."""
+        if self.height_cm is None or self.weight_kg is None:
+            return None
+        return (self.height_cm * self.weight_kg / 3600) ** 0.5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A case that was read.
+
+    case: its records by name (``image``, ``labels``, ``phenotypes``; from raw data also ``kspace``, ``zero_filled``;
+    in simulations ``truth.image``, ``truth.labels``); input_name, input_hash: what was read (SHA-256);
+    versions: of everything that the result depends on; errors: reconstruction errors where the truth is known.
+    """
+
+    case: Case
+    person: Person
+    input_name: str
+    input_kind: str
+    input_hash: str
+    versions: Mapping[str, str]
+    seconds: float
+    peak_mb: float
+    notes: tuple[Note, ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,217 @@
+"""What flows through a chain: frozen records of plain tensors.
+
+Six axes, always, singletons where absent: ``[batch, time, channel, z, y, x]``; in k-space the channel is the coil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Complex, Float, Int, Num
+from torch import Tensor
+
+from firstread.core.batched import Batched
+from firstread.core.errors import SettingError
+from firstread.core.geometry import Grid
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the reader of a result must know.
+
+    code: short stable name (``missing_slice``); text: one sentence; severity: ``info`` or ``warning``.
+    """
+
+    code: str
+    text: str
+    severity: Literal["info", "warning"] = "warning"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Batched):
+    """Which subject, part (slice, tile, view) and draw each batch row is; a draw is never a new patient."""
+
+    subject: Int[Tensor, " batch"]
+    part: Int[Tensor, " batch"]
+    draw: Int[Tensor, " batch"]
+
+    @classmethod
+    def subjects(cls, count: int = 1) -> Rows:
+        """``count`` rows, each a subject of its own."""
+        zero = torch.zeros(count, dtype=torch.int64)
+        return cls(torch.arange(count), zero, zero.clone())
+
+    @classmethod
+    def parts(cls, count: int) -> Rows:
+        """``count`` rows that are the parts of one subject."""
+        zero = torch.zeros(count, dtype=torch.int64)
+        return cls(zero, torch.arange(count), zero.clone())
+
+
+@dataclass(frozen=True, eq=False)
+class Record(Batched):
+    """Base of all records: rows and notes."""
+
+    rows: Rows
+    notes: tuple[Note, ...] = field(default=(), kw_only=True)
+
+    @property
+    def batch(self) -> int:
+        return self.rows.subject.shape[0]
+
+    def draws(self, count: int) -> Self:
+        """``count`` copies of every row, numbered by ``rows.draw``."""
+        copies = self.repeat_rows(count)
+        number = torch.arange(count).repeat(self.batch)
+        return replace(copies, rows=replace(copies.rows, draw=number))
+
+    def noted(self, *notes: Note) -> Self:
+        """The same record with ``notes`` added, each once."""
+        return replace(self, notes=self.notes + tuple(n for n in dict.fromkeys(notes) if n not in self.notes))
+
+
+@dataclass(frozen=True, eq=False)
+class Image(Record):
+    """Pixels, real or complex.
+
+    data: ``[batch, time, channel, z, y, x]``.
+    times_s: time of each frame after the R wave (or the start), ``[batch, time, z]`` or ``[batch, time, 1]``.
+    cycle_s: length of the heart cycle per slice, ``[batch, z]`` or ``[batch, 1]``; NaN where unknown.
+    source: opaque to stages: what results must refer to (DICOM UIDs, patient module).
+    """
+
+    data: Num[Tensor, "batch time channel z y x"]
+    grid: Grid
+    times_s: Float[Tensor, "batch time slices"] | None = None
+    cycle_s: Float[Tensor, "batch slices"] | None = None
+    source: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class KSpace(Record):
+    """Cartesian k-space, centred and orthonormal, zero frequency at ``N // 2``; unsampled entries are zero.
+
+    data: ``[batch, time, coil, z, y, x]``; axes not in ``fourier_axes`` are still positions.
+    grid: the grid of the image that this k-space encodes (readout oversampling removed).
+    mask: which samples were measured, broadcasts to data with one coil.
+    sensitivities: complex coil maps ``[batch, 1, coil, z, y, x]``, or None to be estimated.
+    noise_covariance: between coils, ``[batch, coil, coil]``; None where not measured.
+    image_shape: the matrix (z, y, x) to crop the reconstruction to; None for the whole grid.
+    """
+
+    data: Complex[Tensor, "batch time coil z y x"]
+    grid: Grid
+    mask: Num[Tensor, "batch mt 1 mz my mx"] | Bool[Tensor, "batch mt 1 mz my mx"]
+    sensitivities: Complex[Tensor, "batch 1 coil z y x"] | None = None
+    noise_covariance: Complex[Tensor, "batch coil coil"] | None = None
+    fourier_axes: tuple[str, ...] = ("y", "x")
+    image_shape: tuple[int, int, int] | None = None
+    times_s: Float[Tensor, "batch time slices"] | None = None
+    cycle_s: Float[Tensor, "batch slices"] | None = None
+    source: Any = None
+
+    def __post_init__(self):
+        if not self.fourier_axes or not set(self.fourier_axes) <= {"z", "y", "x"}:
+            raise SettingError(f"Fourier axes {self.fourier_axes}", expected="some of 'z', 'y', 'x'",
+                               remedy="name the axes that were Fourier-encoded")
+
+
+@dataclass(frozen=True, eq=False)
+class Labels(Record):
+    """A segmentation; a stage that takes Labels accepts both kinds, gradients need SoftLabels.
+
+    names: class names, background first; the channel (soft) or the value (hard) is the position in it.
+    """
+
+    data: Num[Tensor, "batch time channel z y x"]
+    grid: Grid
+    names: tuple[str, ...]
+    times_s: Float[Tensor, "batch time slices"] | None = None
+    cycle_s: Float[Tensor, "batch slices"] | None = None
+    source: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class SoftLabels(Labels):
+    """Probabilities, one channel per class, summing to one."""
+
+    data: Float[Tensor, "batch time classes z y x"]
+
+    def harden(self) -> HardLabels:
+        """The most probable class of every voxel."""
+        top = self.data.detach().max(dim=2, keepdim=True)
+        return HardLabels(self.rows, top.indices.to(torch.uint8), self.grid, self.names, self.times_s, self.cycle_s,
+                          self.source, top_probability=top.values, notes=self.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class HardLabels(Labels):
+    """One class index per voxel (channel of length 1), with the probability of that class where known."""
+
+    data: Int[Tensor, "batch time 1 z y x"]
+    top_probability: Float[Tensor, "batch time 1 z y x"] | None = None
+
+    def soften(self) -> SoftLabels:
+        """One-hot probabilities of these labels."""
+        hot = torch.nn.functional.one_hot(self.data[:, :, 0].long(), len(self.names))
+        return SoftLabels(self.rows, hot.movedim(-1, 2).float(), self.grid, self.names, self.times_s, self.cycle_s,
+                          self.source, notes=self.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings(Record):
+    """Things found: points in millimetres with a score and a name.
+
+    points_mm: ``[batch, n, 3]``; scores: ``[batch, n]``; names: ``n`` of them.
+    """
+
+    points_mm: Float[Tensor, "batch n 3"]
+    scores: Float[Tensor, "batch n"]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Phenotype(Batched):
+    """One measured number per batch row, or the reason why there is none.
+
+    value: ``[batch]`` in ``unit``; lower, upper: interval at ``level`` by ``method``, or None;
+    calibrated_on: the data that the interval was calibrated on; reason: why the value is absent.
+    """
+
+    value: Float[Tensor, " batch"] | None
+    unit: str
+    lower: Float[Tensor, " batch"] | None = None
+    upper: Float[Tensor, " batch"] | None = None
+    level: float | None = None
+    method: str | None = None
+    calibrated_on: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self):
+        if (self.value is None) == (self.reason is None):
+            raise SettingError("a phenotype with both or neither of value and reason", expected="exactly one of them",
+                               remedy="give the value, or say why it is absent")
+
+
+@dataclass(frozen=True, eq=False)
+class Phenotypes(Record):
+    """Named measurements (LVEDV, LVEF …) and the curves that they come from.
+
+    curves: for example ``LV_volume_ml``, ``[batch, time]``.
+    """
+
+    values: Mapping[str, Phenotype]
+    curves: Mapping[str, Float[Tensor, "batch time"]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Phenotype:
+        return self.values[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Risk(Record):
+    """Log relative hazard (or another score that grows with risk), ``[batch]``."""
+
+    value: Float[Tensor, " batch"]
