@@ -1,0 +1,143 @@
+"""Regions of an image: components, volumes, overlap and distances between surfaces.
+
+Hard masks are bool tensors, soft ones hold probabilities. Spacings are millimetres along (z, y, x).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
+
+from firstread.core.errors import SettingError
+
+
+def class_mask(labels: Int[Tensor, "batch time 1 z y x"], index: int) -> Bool[Tensor, "batch time z y x"]:
+    """Where hard labels have the class ``index``.
+
+    >>> class_mask(torch.tensor([0, 1, 2, 1]).reshape(1, 1, 1, 1, 1, 4), 1).sum().item()
+    2
+    """
+    return labels[:, :, 0] == index
+
+
+def largest_component(mask: Bool[Tensor, "*shape"], *, axes: int = 3, full: bool = False) -> Bool[Tensor, "*shape"]:
+    """The largest connected component over the last ``axes`` axes, for each of the leading ones by itself.
+
+    full: voxels that touch by an edge or a corner are neighbours too (8 or 26 of them); otherwise faces only (4 or 6).
+    Of components of one size the first in index order stays; an empty mask stays empty.
+
+    >>> largest_component(torch.tensor([[1, 0, 1, 1]]).bool(), axes=2).int().tolist()
+    [[0, 0, 1, 1]]
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    if not 1 <= axes <= mask.ndim:
+        raise SettingError(f"components over {axes} axes of a mask with {mask.ndim}", expected=f"1 to {mask.ndim}",
+                           remedy="give the number of spatial axes")
+    structure = ndimage.generate_binary_structure(axes, axes if full else 1)
+    blocks = mask.detach().cpu().numpy().reshape(-1, *mask.shape[mask.ndim - axes:])
+    kept = np.zeros_like(blocks)
+    for block, out in zip(blocks, kept, strict=True):
+        components, count = ndimage.label(block, structure)
+        if count == 1:
+            out[:] = block
+        elif count > 1:
+            sizes = np.bincount(components.ravel())
+            sizes[0] = 0
+            out[:] = components == sizes.argmax()
+    return torch.from_numpy(kept).reshape(mask.shape).to(mask.device)
+
+
+def volume_ml(weights: Num[Tensor, "batch time z y x"] | Bool[Tensor, "batch time z y x"],
+              voxel_ml: Float[Tensor, " batch"]) -> Float[Tensor, "batch time"]:
+    """Volume of a mask, ``sum(p) * voxel_ml``; of probabilities it is the expected one, and differentiable.
+
+    Summed in float64, so that the result does not depend on the order of slices or rows.
+
+    >>> round(volume_ml(torch.full((1, 1, 2, 10, 10), 0.5), torch.tensor([0.018])).item(), 6)
+    1.8
+    """
+    return weights.sum(dim=(-3, -2, -1), dtype=torch.float64) * voxel_ml.to(torch.float64)[:, None]
+
+
+def dice(first: Bool[Tensor, "*lead z y x"], second: Bool[Tensor, "*lead z y x"]) -> Float[Tensor, "*lead"]:
+    """Dice of hard masks over (z, y, x), ``2 |A & B| / (|A| + |B|)``.
+
+    Two empty masks agree (1); one empty mask does not overlap (0). Source: Dice 1945.
+
+    >>> dice(torch.tensor([[[1, 1, 0]]]).bool(), torch.tensor([[[0, 1, 1]]]).bool()).item()
+    0.5
+    """
+    both = (first & second).sum(dim=(-3, -2, -1)).double()
+    total = first.sum(dim=(-3, -2, -1)).double() + second.sum(dim=(-3, -2, -1)).double()
+    return torch.where(total > 0, 2 * both / total.clamp_min(1), torch.ones_like(total))
+
+
+def soft_dice(probability: Float[Tensor, "*lead z y x"], truth: Num[Tensor, "*lead z y x"],
+              *, smooth: float = 1.0) -> Float[Tensor, "*lead"]:
+    """Differentiable Dice over (z, y, x), ``(2 sum(p t) + s) / (sum(p) + sum(t) + s)``; s = smooth, in voxels.
+
+    Two empty masks give 1. Source: Milletari 2016 (V-Net), with sums instead of squares.
+
+    >>> soft_dice(torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[1.0, 0.0]]]), smooth=0.0).item()
+    0.5
+    """
+    both = (probability * truth).sum(dim=(-3, -2, -1))
+    total = probability.sum(dim=(-3, -2, -1)) + truth.sum(dim=(-3, -2, -1))
+    return (2 * both + smooth) / (total + smooth)
+
+
+def surface_distances_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
+                         spacing_mm: tuple[float, ...]) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
+    """Distance of every surface voxel of each mask to the nearest surface voxel of the other.
+
+    A surface voxel belongs to the mask and has a face neighbour outside it (beyond the array counts as outside).
+    Returns the distances first to second and second to first; both empty where either mask is empty.
+
+    >>> a = torch.tensor([[1, 0, 0, 0]]).bool(); b = torch.tensor([[0, 0, 1, 0]]).bool()
+    >>> [d.tolist() for d in surface_distances_mm(a, b, (1.0, 1.5))]
+    [[3.0], [3.0]]
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    if len(spacing_mm) != first.ndim:
+        raise SettingError(f"{len(spacing_mm)} spacings for masks of {first.ndim} axes", expected="one per axis",
+                           remedy="give the spacing along every axis of the masks")
+    a, b = (mask.detach().cpu().numpy() for mask in (first, second))
+    if not (a.any() and b.any()):
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return nothing, nothing
+    surfaces = [m & ~ndimage.binary_erosion(m) for m in (a, b)]
+    to_second, to_first = (ndimage.distance_transform_edt(~s, sampling=spacing_mm) for s in surfaces[::-1])
+    return (torch.from_numpy(np.asarray(to_second[surfaces[0]], dtype=np.float64)),
+            torch.from_numpy(np.asarray(to_first[surfaces[1]], dtype=np.float64)))
+
+
+def hausdorff95_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
+                   spacing_mm: tuple[float, ...]) -> float:
+    """95 % Hausdorff distance: the larger of the two directed 95th percentiles; NaN where either mask is empty.
+
+    (Some programs take one percentile of both directions pooled, which is never larger.)
+
+    >>> block = torch.zeros(1, 8, 8, dtype=torch.bool); block[:, 2:5, 2:5] = True
+    >>> hausdorff95_mm(block, block.roll(2, dims=2), (8.0, 1.5, 1.5))
+    3.0
+    """
+    distances = surface_distances_mm(first, second, spacing_mm)
+    if distances[0].numel() == 0:
+        return float("nan")
+    return max(torch.quantile(d, 0.95).item() for d in distances)
+
+
+def mean_surface_distance_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
+                             spacing_mm: tuple[float, ...]) -> float:
+    """Average symmetric surface distance, the mean over the surface voxels of both masks; NaN where either is empty.
+
+    >>> block = torch.zeros(1, 8, 8, dtype=torch.bool); block[:, 2:5, 2:5] = True
+    >>> mean_surface_distance_mm(block, block, (8.0, 1.5, 1.5))
+    0.0
+    """
+    return torch.cat(surface_distances_mm(first, second, spacing_mm)).mean().item()
