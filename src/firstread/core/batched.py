@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,28 +16,33 @@ B = TypeVar("B", bound="Batched")
 class Batched:
     """A frozen dataclass in which every tensor has the batch as its first axis."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: B, change: Callable[[Tensor], Tensor]) -> B:
         """The same object with ``change`` applied to every tensor in it."""
         return _map(self, change)
 
     def tensors(self) -> list[Tensor]:
         """All tensors in it, in field order."""
         found: list[Tensor] = []
-        self.map(lambda tensor: found.append(tensor) or tensor)
+
+        def note(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(note)
         return found
 
-    def select(self, index: Tensor) -> Self:
+    def select(self: B, index: Tensor) -> B:
         """The batch rows at ``index``."""
         return self.map(lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
-    def repeat_rows(self, times: int) -> Self:
+    def repeat_rows(self: B, times: int) -> B:
         """Every batch row ``times`` times, the copies of one row side by side."""
         return self.map(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: B, device: torch.device | str) -> B:
         return self.map(lambda tensor: tensor.to(device))
 
-    def detach(self) -> Self:
+    def detach(self: B) -> B:
         return self.map(lambda tensor: tensor.detach())
 
 

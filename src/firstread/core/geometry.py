@@ -46,7 +46,7 @@ class Grid(Batched):
                                 remedy="check the image for empty axes")
         size = torch.linalg.det(self.affine[:, :3, :3].detach()).abs()
         if not torch.isfinite(self.affine).all() or bool((size < 1e-12).any()):
-            raise GeometryError(f"a voxel of size {size.min().item():.3g} mm³", expected="spacing above zero on each axis",
+            raise GeometryError(f"a voxel of size {size.min().item():.3g} mm³", expected="spacing above zero",
                                 remedy="correct the spacing in the file's header")
 
     @classmethod

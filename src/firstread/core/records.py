@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int, Num
+from jaxtyping import Bool, Complex, Float, Int, Integer, Num
 from torch import Tensor
 
 from firstread.core.batched import Batched
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
+
+R = TypeVar("R", bound="Record")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,13 @@ class Record(Batched):
     def batch(self) -> int:
         return self.rows.subject.shape[0]
 
-    def draws(self, count: int) -> Self:
+    def draws(self: R, count: int) -> R:
         """``count`` copies of every row, numbered by ``rows.draw``."""
         copies = self.repeat_rows(count)
         number = torch.arange(count).repeat(self.batch)
         return replace(copies, rows=replace(copies.rows, draw=number))
 
-    def noted(self, *notes: Note) -> Self:
+    def noted(self: R, *notes: Note) -> R:
         """The same record with ``notes`` added, each once."""
         return replace(self, notes=self.notes + tuple(n for n in dict.fromkeys(notes) if n not in self.notes))
 
@@ -151,7 +153,7 @@ class SoftLabels(Labels):
 class HardLabels(Labels):
     """One class index per voxel (channel of length 1), with the probability of that class where known."""
 
-    data: Int[Tensor, "batch time 1 z y x"]
+    data: Integer[Tensor, "batch time 1 z y x"]
     top_probability: Float[Tensor, "batch time 1 z y x"] | None = None
 
     def soften(self) -> SoftLabels:

@@ -4,8 +4,8 @@ A stage is an ``nn.Module`` whose ``forward`` has typed arguments; the Chain fin
 that kind:
 
 1. the record that was named with ``stage.using(reads={"image": "sax"})``;
-2. the record whose name is the argument's name, if it is of the kind;
-3. the result of the stage before, if it is of the kind;
+2. the record that has the argument's name (``pet: Image``; one named after its kind, ``image: Image``, takes any);
+3. the result of the stage before;
 4. the only record of the kind; two are an error that names both.
 
 An argument of type ``Key`` gets the stage's own randomness. An argument ``X | None`` may be left without a record.
@@ -19,7 +19,7 @@ import re
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from firstread.core.errors import AmbiguousRecordError, ChainError, GradientErro
 from firstread.core.keys import Key
 from firstread.core.provenance import Step, peak_memory_mb, weights_hash
 from firstread.core.records import HardLabels, Image, Labels, Record, SoftLabels
+
+S = TypeVar("S", bound="Stage")
 
 
 class Argument:
@@ -83,7 +85,7 @@ class Stage(nn.Module):
         """Whether ``forward`` draws random numbers (takes a Key)."""
         return Key in get_type_hints(self.forward).values()
 
-    def using(self, *, reads: Mapping[str, str] | None = None, writes: str | None = None) -> Self:
+    def using(self: S, *, reads: Mapping[str, str] | None = None, writes: str | None = None) -> S:
         """The same stage (parameters shared) reading and writing records of stated names."""
         for argument in reads or {}:
             if argument not in {a.name for a in self.arguments}:
@@ -97,8 +99,8 @@ class Stage(nn.Module):
     def settings(self) -> str:
         """The constructor's arguments as they stand, for the trail."""
         names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
-        plain = {n: getattr(self, n) for n in names if isinstance(getattr(self, n, None), str | int | float | bool | tuple)}
-        return ", ".join(f"{n}={v!r}" for n, v in plain.items())
+        values = {n: getattr(self, n, None) for n in names}
+        return ", ".join(f"{n}={v!r}" for n, v in values.items() if isinstance(v, str | int | float | bool | tuple))
 
     def named_for(self, name: str) -> str | None:
         """The record name stated for argument ``name``, if any."""
@@ -120,7 +122,7 @@ class Chain(nn.Module):
 
     def __init__(self, *stages: Stage | Chain, inputs: Mapping[str, type[Record]] | None = None) -> None:
         super().__init__()
-        flat = [s for stage in stages for s in (stage.stages if isinstance(stage, Chain) else [stage])]
+        flat: list[Stage] = [s for stage in stages for s in (stage.steps if isinstance(stage, Chain) else [stage])]
         for stage in flat:
             if not isinstance(stage, Stage):
                 raise ChainError(f"{type(stage).__name__} in a chain", expected="a Stage",
@@ -129,11 +131,16 @@ class Chain(nn.Module):
         self.inputs = dict(inputs) if inputs is not None else None
         self._check()
 
+    @property
+    def steps(self) -> list[Stage]:
+        """The stages in their order."""
+        return cast("list[Stage]", list(self.stages))
+
     def _check(self) -> None:
         """Refuse, before any data, what cannot be resolved."""
         known: dict[str, type[Record]] = dict(self.inputs or {})
         last: str | None = None
-        for stage in self.stages:
+        for stage in self.steps:
             for argument in stage.arguments:
                 found = _resolve(stage, argument, known, last)
                 if found is None and self.inputs is not None and not argument.optional:
@@ -151,10 +158,10 @@ class Chain(nn.Module):
     def forward(self, case: Case | Record, samples: int = 1) -> Case:
         """Run all stages; ``samples=k`` draws k times from the first random stage on (rows.draw = 0 … k − 1)."""
         if isinstance(case, Record):
-            case = Case({_default_name(case): case})
+            case = Case({_default_name(type(case)): case})
         last: str | None = None
         drawn = samples == 1
-        for stage in self.stages:
+        for stage in self.steps:
             if stage.random and not drawn:
                 case, drawn = case.draws(samples), True
             arguments: dict[str, Any] = {}
@@ -188,11 +195,11 @@ class Chain(nn.Module):
     def describe(self) -> str:
         """One line a stage: name, arguments, result."""
         return "\n".join(f"{s.name}({', '.join(f'{a.name}: {a.kind.__name__}' for a in s.arguments)}) -> {s.writes}"
-                         for s in self.stages)
+                         for s in self.steps)
 
 
-def _default_name(record: Record) -> str:
-    return "labels" if isinstance(record, Labels) else type(record).__name__.lower()
+def _default_name(kind: type) -> str:
+    return "labels" if issubclass(kind, Labels) else kind.__name__.lower()
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
@@ -214,7 +221,7 @@ def _resolve(stage: Stage, argument: Argument, known: Mapping[str, type], last: 
     if stated is not None:
         return stated if stated in known else None
     fitting = [name for name, kind in known.items() if _fits(kind, argument.kind)]
-    if argument.name in fitting:
+    if argument.name in fitting and argument.name != _default_name(argument.kind):
         return argument.name
     if last in fitting:
         return last
@@ -226,10 +233,10 @@ def _resolve(stage: Stage, argument: Argument, known: Mapping[str, type], last: 
 
 
 def _missing(stage: Stage, argument: Argument, known: Mapping[str, type]) -> MissingRecordError:
-    wanted = stage.named_for(argument.name)
-    return MissingRecordError(f"nothing for {stage.name}({argument.name}: {argument.kind.__name__})",
-                              expected=f"a record {wanted!r}" if wanted else f"a {argument.kind.__name__} in the case or from a stage",
-                              remedy=f"add it to the case (which has {sorted(known) or 'no records'}) or a stage that makes it")
+    stated, kind = stage.named_for(argument.name), argument.kind.__name__
+    return MissingRecordError(f"nothing for {stage.name}({argument.name}: {kind})",
+                              expected=f"a record {stated!r}" if stated else f"a {kind} in the case or from a stage",
+                              remedy=f"add it to the case ({sorted(known) or 'no records'}) or a stage that makes it")
 
 
 class _NoGradient(torch.autograd.Function):
@@ -294,7 +301,7 @@ class _Wrapped(Stage):
         anchors = [t for r in inputs for t in r.tensors() if t.requires_grad]
         if not anchors or not torch.is_grad_enabled():
             return record
-        return record.map(lambda t: _NoGradient.apply(self.name, t, *anchors) if t.is_floating_point() or t.is_complex() else t)
+        return record.map(lambda t: _NoGradient.apply(self.name, t, *anchors) if _can_have_gradient(t) else t)
 
     def _record(self, data: Tensor, like: Any) -> Record:
         place = {"times_s": like.times_s, "cycle_s": like.cycle_s, "source": like.source}
@@ -309,6 +316,10 @@ class _Wrapped(Stage):
             return kind(like.rows, data, like.grid, self.names, **place)
         raise ChainError(f"a tensor from stage {self.name!r}", expected=f"a {self.kind.__name__}",
                          remedy="return the record itself")
+
+
+def _can_have_gradient(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def wrap(module: Callable[..., Any], *, reads: type[Record] | Mapping[str, type[Record]], writes: type[Record],
@@ -329,15 +340,11 @@ def wrap(module: Callable[..., Any], *, reads: type[Record] | Mapping[str, type[
     >>> wrap(torch.nn.Conv2d(1, 1, 3, padding=1), reads=Image, writes=Image, axes="yx", name="smooth").writes
     'smooth'
     """
-    arguments = dict(reads) if isinstance(reads, Mapping) else {_argument_name(reads): reads}
+    arguments = dict(reads) if isinstance(reads, Mapping) else {_default_name(reads): reads}
     called = name or getattr(module, "__name__", type(module).__name__).lower()
     differentiable = isinstance(module, nn.Module) or axes is not None
     stage = _Wrapped(module, arguments, writes, called, axes, names, differentiable)
     return stage.using(writes=result or called)
-
-
-def _argument_name(kind: type[Record]) -> str:
-    return "labels" if issubclass(kind, Labels) else kind.__name__.lower()
 
 
 _LAYOUT = "btczyx"
