@@ -1,0 +1,33 @@
+"""The command line as a user meets it: one sentence, exit code 2, nothing half-written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def firstread(*arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "firstread.cli", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_help_names_the_verbs_and_loads_no_torch():
+    code = ("import sys, firstread.cli\n"
+            "try: firstread.cli.app(['--help'])\n"
+            "except SystemExit: assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("read", "demo", "simulate", "train", "zoo"):
+        assert verb in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("read",), ("read", "x"), ("read", "x", "-o", "y", "--nonsense"), ("paint",)])
+def test_usage_errors_are_one_sentence(arguments):
+    done = firstread(*arguments)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+def test_a_missing_input_is_one_sentence_and_leaves_nothing(tmp_path):
+    done = firstread("read", tmp_path / "nothing.nii.gz", "-o", tmp_path / "out")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []
