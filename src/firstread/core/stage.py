@@ -155,8 +155,11 @@ class Chain(nn.Module):
             known[stage.writes] = stage.makes
             last = stage.writes
 
-    def forward(self, case: Case | Record, samples: int = 1) -> Case:
-        """Run all stages; ``samples=k`` draws k times from the first random stage on (rows.draw = 0 … k − 1)."""
+    def forward(self, case: Case | Record, samples: int = 1, watch: Callable[[Stage], None] | None = None) -> Case:
+        """Run all stages; ``samples=k`` draws k times from the first random stage on (rows.draw = 0 … k − 1).
+
+        watch: called with each stage before it runs (progress).
+        """
         if isinstance(case, Record):
             case = Case({_default_name(type(case)): case})
         last: str | None = None
@@ -174,6 +177,8 @@ class Chain(nn.Module):
             for name, hint in get_type_hints(stage.forward).items():
                 if hint is Key:
                     arguments[name] = Key(case.seed, stage.name)
+            if watch is not None:
+                watch(stage)
             started = time.perf_counter()
             record = stage(**arguments)
             step = Step(stage.name, stage.settings(), weights_hash(stage) if not self.training else None,
