@@ -1,0 +1,134 @@
+"""The MRI scanner as a stage: image in, Cartesian multi-coil k-space out."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from firstread.acquire.coils import Coils, LoopCoils
+from firstread.acquire.noise import correlated_noise, covariance_of, random_covariance, signal_level
+from firstread.acquire.sampling import Sampling, VariableDensity
+from firstread.core.errors import SettingError, SignalError
+from firstread.core.geometry import Grid
+from firstread.core.keys import Key
+from firstread.core.records import Image, KSpace
+from firstread.core.stage import Stage
+from firstread.ops.encoding import CartesianEncoding
+from firstread.ops.fourier import fft
+
+__all__ = ["CartesianEncoding", "Encode", "encode_lower"]
+
+_COILS, _MASK, _NOISE = 0, 1, 2  # the streams of randomness of one row
+
+
+class Encode(Stage):
+    """Image to k-space: ``y = M (F S x + n)``, phase encoding along y, readout along x, slice by slice.
+
+    sampling: draws the lines of every frame and slice (``VariableDensity`` …, or a trained ``LearnedMask``).
+    coils: draws the coil maps, one set per subject.
+    snr: mean magnitude of the object over the standard deviation of the complex noise in a fully sampled image; None
+        adds no noise. correlation: of the noise of neighbouring coils; the k-space carries the covariance that a noise
+        scan of 4096 samples gives.
+    matrix: (y, x) lines and samples to acquire of a finer image, so that the object is rendered finer than it is
+        sampled; the field of view stays.
+    keep_sensitivities: hand the true coil maps on; by default a reconstruction has to estimate them, as on real input.
+
+    Reads an Image, writes the KSpace "kspace". Differentiable in the image and in a trained mask.
+    """
+
+    result = "kspace"
+
+    def __init__(self, *, sampling: Sampling | None = None, coils: Coils | None = None, snr: float | int | None = 30,
+                 correlation: float | int = 0.3, matrix: tuple[int, int] | None = None,
+                 keep_sensitivities: bool = False):
+        super().__init__()
+        if snr is not None and snr <= 0:
+            raise SettingError(f"SNR {snr}", expected="above zero", remedy="use None for no noise")
+        if not 0 <= correlation < 1:
+            raise SettingError(f"noise correlation {correlation}", expected="0 to below 1", remedy="correct it")
+        chosen = sampling if sampling is not None else VariableDensity()
+        self.trained = chosen if isinstance(chosen, nn.Module) else None
+        self._sampling = None if self.trained is not None else chosen
+        self.coils = coils if coils is not None else LoopCoils()
+        self.snr, self.correlation, self.matrix, self.keep_sensitivities = snr, correlation, matrix, keep_sensitivities
+
+    def settings(self) -> str:
+        """The constructor's arguments as they stand, with those of sampling and coils."""
+        parts = [f"{type(part).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(part).items() if k[0] != '_')})"
+                 for part in (self._sampling, self.coils) if part is not None]
+        return ", ".join([*parts, super().settings()])
+
+    def forward(self, image: Image, key: Key) -> KSpace:
+        data = image.data if image.data.is_complex() else image.data.to(torch.complex64)
+        frames, channels, z, y, x = data.shape[1:]
+        if channels != 1 or not torch.isfinite(torch.view_as_real(data.detach())).all():
+            raise SignalError(f"an image of {channels} channels or with NaN", expected="one channel of finite values",
+                              remedy="give the scanner a plain complex or real image")
+        ny, nx = self.matrix if self.matrix is not None else (y, x)
+        if ny > y or nx > x:
+            raise SettingError(f"a matrix of {(ny, nx)} for an image of {(y, x)}",
+                               expected="an image at least as fine", remedy="render the image finer")
+        table = [tuple(row) for row in torch.stack((image.rows.subject, image.rows.part, image.rows.draw), 1).tolist()]
+        maps = torch.stack([self.coils(image.grid, key.generator(row[0], _COILS)) for row in table])[:, None].to(data)
+        mask = torch.stack([self._mask(frames, z, ny, key.generator(*row, _MASK)) for row in table]).to(data.device)
+        kspace = torch.cat([encode_lower(maps * frame, (ny, nx)) for frame in data.split(1, dim=1)], dim=1)
+        covariance = None
+        if self.snr is not None:
+            noise, covariance = self._noise(data, table, kspace.shape[2:], key)
+            kspace = kspace + noise
+        grid = image.grid if (ny, nx) == (y, x) else image.grid.resize((z, ny, nx))
+        true_maps = self._lower_maps(image.grid, grid, table, key).to(data) if self.keep_sensitivities else None
+        return KSpace(image.rows, mask * kspace, grid, mask, true_maps, covariance, times_s=image.times_s,
+                      cycle_s=image.cycle_s, source=image.source, notes=image.notes)
+
+    def _mask(self, frames: int, slices: int, lines: int, generator: torch.Generator) -> Float[Tensor, "t 1 z y 1"]:
+        """One pattern per frame and slice; a trained mask is the same in all slices."""
+        if self.trained is not None:
+            drawn = self.trained(frames, lines, generator)[:, None].expand(frames, slices, lines)
+        else:
+            drawn = self._sampling(frames * slices, lines, generator).reshape(frames, slices, lines)
+        return drawn[:, None, :, :, None]
+
+    def _noise(self, data: Tensor, table: list[tuple[int, ...]], shape: torch.Size, key: Key
+               ) -> tuple[Complex[Tensor, "batch time coil z y x"], Complex[Tensor, "batch coil coil"]]:
+        noise, scans = [], []
+        for row, values in zip(table, data, strict=True):
+            generator = key.generator(*row, _NOISE)
+            variance = (signal_level(values.abs()) / self.snr) ** 2
+            covariance = variance * random_covariance(shape[0], self.correlation, generator)
+            scans.append(covariance_of(correlated_noise(covariance, (4096,), generator)))
+            frames = [correlated_noise(covariance, tuple(shape[1:]), generator) for _ in range(data.shape[1])]
+            noise.append(torch.stack(frames))
+        return torch.stack(noise).to(data), torch.stack(scans).to(data)
+
+    def _lower_maps(self, fine: Grid, coarse: Grid, table: list[tuple[int, ...]], key: Key) -> Tensor:
+        """The true maps at the voxels of the acquired grid."""
+        maps = torch.stack([self.coils(fine, key.generator(row[0], _COILS)) for row in table])
+        if fine.shape != coarse.shape:
+            parts = torch.view_as_real(maps).movedim(-1, 2).flatten(1, 2)
+            parts = torch.nn.functional.interpolate(parts, size=coarse.shape, mode="trilinear", align_corners=False)
+            parts = parts.unflatten(1, (maps.shape[1], 2)).movedim(2, -1)
+            maps = torch.view_as_complex(parts.contiguous())
+        return maps[:, None]
+
+
+def encode_lower(image: Complex[Tensor, "*batch y x"], matrix: tuple[int, int]) -> Complex[Tensor, "*batch m n"]:
+    """K-space of the central ``matrix`` (y, x) frequencies of a finer image, scaled so that intensities stay.
+
+    ``X[k] = sqrt(M / N) F x`` on ``k = -M/2 … M/2 - 1``, times the phase that puts voxel m of the coarse image at the
+    middle of the fine voxels that it covers (outer edges stay, as in ``Grid.resize``).
+
+    >>> encode_lower(torch.ones(6, 6, dtype=torch.complex128), (2, 2))[1, 1].abs().float().item()
+    2.0
+    """
+    for axis, dim, size in zip(("y", "x"), (-2, -1), matrix, strict=True):
+        fine = image.shape[dim]
+        image = fft(image, (axis,))
+        if size == fine:
+            continue
+        k = torch.arange(size, dtype=torch.float64) - size // 2
+        middle = (0.5 - size / 2 + size // 2) * fine / size - (0.5 - fine / 2 + fine // 2)
+        phase = torch.polar(torch.full_like(k, (size / fine) ** 0.5), 2 * torch.pi * k * middle / fine).to(image)
+        image = image.narrow(dim, fine // 2 - size // 2, size) * phase.reshape(-1, *[1] * (-dim - 1))
+    return image

@@ -1,0 +1,101 @@
+"""Cartesian multi-coil encoding, ``y = M F S x``, as a LinearOp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Complex, Num
+from torch import Tensor
+
+from firstread.core.errors import SettingError
+from firstread.ops.fourier import DIMENSION, dimensions, fft, ifft, uncentre
+from firstread.ops.linear import LinearOp
+
+
+class CartesianEncoding(LinearOp):
+    """Image ``[batch, time, 1, z, y, x]`` to k-space ``[batch, time, coil, z, y, x]``: ``y = M F S x``.
+
+    mask: measured samples (1 or 0, or relaxed values between), length 1 on any axis along which it is constant; a
+    Fourier axis on which it has length 1 costs no transform in ``gram``.
+    sensitivities: coil maps ``S``, ``[batch, 1, coil, z, y, x]``; None stands for one coil of sensitivity 1.
+    fourier_axes: the axes that ``F`` transforms.
+
+    Differentiable in image, sensitivities and mask. After Pruessmann et al. 1999.
+
+    >>> mask = torch.ones(1, 1, 1, 1, 4, 1)
+    >>> encoding = CartesianEncoding(mask=mask)
+    >>> encoding(torch.ones(1, 2, 1, 1, 4, 4, dtype=torch.complex64))[0, 0, 0, 0, 2, 2].item()
+    (4+0j)
+    """
+
+    def __init__(self, *, mask: Num[Tensor, "#batch mt 1 mz my mx"] | Bool[Tensor, "#batch mt 1 mz my mx"],
+                 sensitivities: Complex[Tensor, "#batch 1 coil z y x"] | None = None,
+                 fourier_axes: Sequence[str] = ("y", "x")):
+        dimensions(fourier_axes)
+        self.sensitivities = sensitivities
+        self.fourier_axes = tuple(fourier_axes)
+        real = torch.float32 if sensitivities is None else sensitivities.real.dtype
+        self.mask = mask if mask.is_floating_point() else mask.to(real)
+        self._mixed = tuple(a for a in self.fourier_axes if self.mask.shape[DIMENSION[a]] > 1)
+        self._last = self._mixed == ("y",)
+        self._gram_mask: Tensor | None = None
+        self._gram_maps: Tensor | None = None
+
+    def forward(self, x: Complex[Tensor, "batch time 1 z y x"]) -> Complex[Tensor, "batch time coil z y x"]:
+        """``M F S x``."""
+        return self.mask * fft(x if self.sensitivities is None else self.sensitivities * x, self.fourier_axes)
+
+    def adjoint(self, y: Complex[Tensor, "batch time coil z y x"]) -> Complex[Tensor, "batch time 1 z y x"]:
+        """``Sᴴ Fᴴ M y``."""
+        image = ifft(self.mask * y, self.fourier_axes)
+        if self.sensitivities is None:
+            if image.shape[2] != 1:
+                raise SettingError(f"{image.shape[2]} coils without sensitivities", expected="one coil",
+                                   remedy="give the sensitivities of the coils")
+            return image
+        return (self.sensitivities.conj() * image).sum(dim=2, keepdim=True)
+
+    def gram(self, x: Complex[Tensor, "batch time 1 z y x"]) -> Complex[Tensor, "batch time 1 z y x"]:
+        """``Sᴴ Fᴴ M² F S x`` without shifts, and transformed only along axes on which the mask varies.
+
+        ``Fᴴ M² F`` is a circular convolution: it commutes with shifts, so the uncentred transform with the uncentred
+        mask gives the same; along an axis on which M is constant, F cancels. Frames go one by one, so that the coil
+        images of one frame stay in cache.
+        """
+        mask, maps = self._for_gram()
+        if self._last:
+            x = x.transpose(-1, -2).contiguous()
+        steps = zip(x.split(1, dim=1), mask.expand(-1, x.shape[1], *[-1] * 4).split(1, dim=1), strict=True)
+        image = torch.cat([self._gram_of_frame(frame, m, maps) for frame, m in steps], dim=1)
+        return image.transpose(-1, -2) if self._last else image
+
+    def _gram_of_frame(self, x: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+        coils = x if maps is None else maps * x
+        if self._mixed:
+            dims = (-1,) if self._last else dimensions(self._mixed)
+            coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=dims, norm="ortho") * mask, dim=dims, norm="ortho")
+        else:
+            coils = coils * mask
+        if maps is None:
+            return coils
+        return (maps.conj() * coils).sum(dim=2, keepdim=True)
+
+    def _for_gram(self) -> tuple[Tensor, Tensor | None]:
+        """The uncentred squared mask and maps, y last where only y is mixed; kept when no gradient is asked."""
+        if self._gram_mask is not None:
+            return self._gram_mask, self._gram_maps
+        mask, maps = uncentre(self.mask * self.mask, self._mixed), self.sensitivities
+        if self._last:
+            mask = mask.transpose(-1, -2).contiguous()
+            maps = None if maps is None else maps.transpose(-1, -2).contiguous()
+        if not any(t is not None and t.requires_grad for t in (self.mask, self.sensitivities)):
+            self._gram_mask, self._gram_maps = mask, maps
+        return mask, maps
+
+    def bound(self) -> float:
+        """An upper bound of the largest eigenvalue of ``Aᴴ A``: ``max M² · max_r Σ_c |S_c(r)|²``."""
+        peak = float((self.mask.detach() ** 2).max())
+        if self.sensitivities is None:
+            return peak
+        return peak * float(self.sensitivities.detach().abs().square().sum(dim=2).max())

@@ -1,0 +1,38 @@
+"""Iterative reconstructions: CG-SENSE and temporal total variation."""
+
+from __future__ import annotations
+
+from firstread.core.errors import SettingError
+from firstread.core.records import Image, KSpace
+from firstread.core.stage import Stage
+from firstread.ops.solve import solve
+from firstread.reconstruct.problem import image_from, independent_axes, problem_of
+
+
+class CGSense(Stage):
+    """Regularized least squares by conjugate gradients, frame by frame: ``min_x ‖E x - y‖² + λ ‖x‖²``.
+
+    regularization: λ, relative to the largest possible eigenvalue of EᴴE.
+    iterations, tolerance: when to stop (the relative residual of every frame below the tolerance).
+
+    Reads a KSpace, writes the complex Image "image". The gradient is that of the solution, by one more solve.
+    After Pruessmann et al. 2001.
+    """
+
+    result = "image"
+
+    def __init__(self, *, regularization: float | int = 1e-2, iterations: int = 30, tolerance: float | int = 1e-4,
+                 calibration_lines: int = 32):
+        super().__init__()
+        if regularization < 0 or iterations < 1 or tolerance < 0:
+            raise SettingError(f"regularization {regularization}, {iterations} iterations, tolerance {tolerance}",
+                               expected="λ ≥ 0, one iteration or more, tolerance ≥ 0", remedy="correct the setting")
+        self.regularization, self.iterations, self.tolerance = regularization, iterations, tolerance
+        self.calibration_lines = calibration_lines
+
+    def forward(self, kspace: KSpace) -> Image:
+        problem = problem_of(kspace, calibration_lines=self.calibration_lines)
+        weight = self.regularization * problem.encoding.bound()
+        image = solve(lambda x: problem.encoding.gram(x) + weight * x, problem.rhs(), iterations=self.iterations,
+                      tolerance=self.tolerance, systems=independent_axes(kspace.fourier_axes))
+        return image_from(kspace, image)

@@ -1,0 +1,97 @@
+"""What every reconstruction needs first: checked, whitened k-space and its encoding operator; and last: the crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex
+from torch import Tensor
+
+from firstread.core.errors import SignalError
+from firstread.core.records import Image, KSpace
+from firstread.ops.encoding import CartesianEncoding
+from firstread.ops.fourier import DIMENSION, dimensions
+from firstread.ops.whitening import combine_coils, whitening_matrix
+from firstread.reconstruct.sensitivities import estimate_sensitivities
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``y ≈ E x``: decorrelated measurements and the operator that explains them."""
+
+    measured: Complex[Tensor, "batch time coil z y x"]
+    encoding: CartesianEncoding
+
+    def rhs(self) -> Complex[Tensor, "batch time 1 z y x"]:
+        """``Eᴴ y``, the zero-filled image."""
+        return self.encoding.adjoint(self.measured)
+
+
+def problem_of(kspace: KSpace, *, calibration_lines: int = 32) -> Problem:
+    """Check, whiten by the noise covariance where it is known, and estimate the coils where they are not given.
+
+    The maps are scaled so that ``Σ_c |S_c|² = 1`` before whitening: intensities are those of the root sum of squares
+    of the coils as they came.
+
+    Raises SignalError for NaN, nothing sampled, or a coil without signal.
+    """
+    check(kspace)
+    data, maps = kspace.data, kspace.sensitivities
+    if maps is None and data.shape[2] > 1:
+        maps = estimate_sensitivities(kspace, calibration_lines=calibration_lines)
+    if kspace.noise_covariance is not None and data.shape[2] > 1:
+        matrix = whitening_matrix(kspace.noise_covariance.to(data.dtype))
+        data = combine_coils(matrix, data)
+        maps = None if maps is None else combine_coils(matrix, maps)
+    mask = _shortest(kspace.mask, kspace.fourier_axes)
+    return Problem(data, CartesianEncoding(mask=mask, sensitivities=maps, fourier_axes=kspace.fourier_axes))
+
+
+def check(kspace: KSpace) -> None:
+    """Refuse k-space that no reconstruction can use."""
+    data = kspace.data.detach()
+    if not bool(torch.isfinite(torch.view_as_real(data)).all()):
+        raise SignalError("NaN or infinite values in k-space", expected="finite samples",
+                          remedy="check the raw file for damaged readouts")
+    sampled = kspace.mask.detach() != 0
+    empty = ~sampled.flatten(3).any(dim=-1)
+    if bool(empty.any()):
+        frame = int(empty.flatten(2).any(dim=-1).any(dim=0).nonzero()[0, 0])
+        raise SignalError(f"no measured sample in frame {frame}", expected="one line or more in every frame",
+                          remedy="check the mask, or merge frames")
+    energy = torch.view_as_real(data).square().sum(dim=(1, 3, 4, 5, 6))
+    dead = energy <= 1e-12 * energy.mean(dim=1, keepdim=True)
+    if bool(dead.any()):
+        coil = int(dead.any(dim=0).nonzero()[0, 0])
+        raise SignalError(f"coil {coil + 1} of {data.shape[2]} without signal", expected="signal in every coil",
+                          remedy="leave that coil out")
+
+
+def image_from(kspace: KSpace, data: Complex[Tensor, "batch time 1 z y x"]) -> Image:
+    """The reconstructed image, cropped about its centre voxel ``N // 2`` to ``kspace.image_shape``."""
+    grid = kspace.grid
+    if kspace.image_shape is not None and kspace.image_shape != tuple(data.shape[-3:]):
+        start = tuple(n // 2 - m // 2 for n, m in zip(data.shape[-3:], kspace.image_shape, strict=True))
+        grid = grid.crop(start, kspace.image_shape)
+        for dim, first, size in zip((-3, -2, -1), start, kspace.image_shape, strict=True):
+            data = data.narrow(dim, first, size)
+    return Image(kspace.rows, data.contiguous(), grid, kspace.times_s, kspace.cycle_s, kspace.source,
+                 notes=kspace.notes)
+
+
+def independent_axes(fourier_axes: tuple[str, ...]) -> int:
+    """How many leading axes of an image number systems that encoding does not couple (batch, time, channel, slices)."""
+    return 6 + min(dimensions(fourier_axes))
+
+
+def _shortest(mask: Tensor, fourier_axes: tuple[str, ...]) -> Tensor:
+    """The mask with length 1 on every axis along which it is constant (left as it is where a gradient flows)."""
+    if mask.requires_grad:
+        return mask
+    for axis in fourier_axes:
+        dim = DIMENSION[axis]
+        first = mask.narrow(dim, 0, 1)
+        if mask.shape[dim] > 1 and bool((mask == first).all()):
+            mask = first
+    return mask
