@@ -1,0 +1,31 @@
+"""All files of a reading, written into one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firstread.core.reading import Reading
+from firstread.report.cine import hard_labels
+from firstread.report.document import reading_json
+from firstread.report.page import page
+
+PAGE_BYTES = 15_000_000
+
+
+def write(reading: Reading, folder: Path) -> None:
+    """Write ``reading.html``, ``reading.json``, ``labels.nii.gz`` and, from DICOM input, DICOM SEG into ``folder``.
+
+    folder: exists; the caller renames it when all is written. Without a record ``labels`` there are no label files.
+    Raises OSError where the folder cannot be written.
+    """
+    labels = hard_labels(reading.case)
+    if labels is not None:
+        from firstread.io.nifti import write_labels
+
+        write_labels(folder / "labels.nii.gz", labels)
+        if labels.source is not None and reading.input_kind.lower().startswith("dicom"):
+            from firstread.io.dicom.seg import write_seg
+
+            write_seg(labels, labels.source, folder)
+    (folder / "reading.json").write_text(reading_json(reading), encoding="utf-8")
+    (folder / "reading.html").write_text(page(reading), encoding="utf-8")
