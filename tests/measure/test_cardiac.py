@@ -259,3 +259,8 @@ def test_settings_out_of_range_are_refused():
             CardiacFunction(**bad)
     with pytest.raises(SettingError, match="LV cavity"):
         CardiacFunction()(replace(cylinders(BEAT), names=("background", "a", "b", "c")))
+
+
+def test_members_of_an_ensemble_can_be_measured_without_warnings():
+    assert CardiacFunction()(cylinders(BEAT, slices=4)).notes
+    assert not CardiacFunction(warn=False)(cylinders(BEAT, slices=4)).notes

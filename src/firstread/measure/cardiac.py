@@ -58,6 +58,7 @@ class CardiacFunction(Stage):
     softness: 0 takes the frame of smallest LV volume as end-systole; more than 0 averages over frames
     (``end_systole_weights``), so that the choice is differentiable too. The same under train and eval.
     end_diastole: ``first`` frame (of a sequence that begins at the R wave) or the frame of ``maximum`` LV volume.
+    warn: whether quality rules and doubts about phases become notes (off for the members of an ensemble).
     phase: what a single frame shows; without it LV_volume and RV_volume are given instead of LVEDV or LVESV.
 
     Soft labels give expected volumes with gradients; wall thickness and quality rules always use the most probable
@@ -78,7 +79,7 @@ class CardiacFunction(Stage):
     result: ClassVar[str] = "phenotypes"
 
     def __init__(self, *, softness: float = 0.0, end_diastole: Literal["first", "maximum"] = "first",
-                 phase: Literal["ED", "ES"] | None = None) -> None:
+                 phase: Literal["ED", "ES"] | None = None, warn: bool = True) -> None:
         super().__init__()
         if softness < 0 or not math.isfinite(softness):
             raise SettingError(f"softness {softness}", expected="zero or more", remedy="use 0 for the hard choice")
@@ -87,7 +88,7 @@ class CardiacFunction(Stage):
                                remedy="choose one of the two")
         if phase not in (None, "ED", "ES"):
             raise SettingError(f"phase {phase!r}", expected="'ED', 'ES' or None", remedy="choose one of them")
-        self.softness, self.end_diastole, self.phase = softness, end_diastole, phase
+        self.softness, self.end_diastole, self.phase, self.warn = softness, end_diastole, phase, warn
 
     def forward(self, labels: Labels) -> Phenotypes:
         missing = [name for name in CLASSES if name not in labels.names]
@@ -104,7 +105,7 @@ class CardiacFunction(Stage):
         values = _ventricle_values(curves, moment, labels.grid.has_mm, self.phase)
         values |= _flow_values(values, _cycle(labels, hearts, notes))
         values |= _wall_values(hard, hearts, moment, missing)
-        notes += _quality(hard, hearts, moment, missing)
+        notes = [*notes, *_quality(hard, hearts, moment, missing)] if self.warn else []
         unit = "ml" if labels.grid.has_mm else "voxels"
         named = {f"{name[:2]}_volume_{unit}": curves[name] for name in (CLASSES[0], CLASSES[2]) if name in curves}
         return Phenotypes(hearts.rows, values, named, notes=labels.notes).noted(*notes)
