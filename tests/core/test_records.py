@@ -63,6 +63,7 @@ def test_case_is_frozen_and_names_what_it_lacks():
     assert list(case) == ["sax"] and list(more) == ["sax", "other"]
     with pytest.raises(MissingRecordError, match="sax"):
         case["lax"]
+    assert case.get("lax") is None and case.get("sax") is case["sax"]
 
 
 def test_notes_are_collected_once():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -32,6 +33,10 @@ class Case(Mapping[str, Record]):
             raise MissingRecordError(f"no record named {name!r}", expected=f"one of {sorted(self.records)}",
                                      remedy="check the name, or add the stage that writes it")
         return self.records[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The record ``name``, or ``default`` where the case has none (indexing raises MissingRecordError)."""
+        return self.records.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self.records
