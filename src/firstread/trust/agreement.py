@@ -39,7 +39,8 @@ class Agreement:
 
 
 def agreement(measured: Float[Tensor, " n"], reference: Float[Tensor, " n"], *,
-              subject: Int[Tensor, " n"] | None = None, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Agreement:
+              subject: Int[Tensor, " n"] | None = None, confidence: float = 0.95, resamples: int = 2000,
+              seed: int = 0) -> Agreement:
     """Bias and limits of agreement, ``mean(d) ∓ 1.96 sd(d)``, with percentile bootstrap intervals over subjects.
 
     subject: which subject each pair belongs to (default: one pair each); all pairs of a subject are drawn together.
