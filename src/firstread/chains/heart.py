@@ -1,0 +1,83 @@
+"""The heart chain: a short-axis cine, or the raw signal of one, to cardiac phenotypes with intervals.
+
+    kspace ─┬▶ zero_filled
+            └▶ image ─▶ labels.members ─▶ labels ─▶ phenotypes.point ───┐
+                              └──────────▶ phenotypes.members ─▶ phenotypes
+
+The segmentation is a small ensemble: its members are draws of one subject, measured one by one, and their spread
+scales the calibrated intervals.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from firstread.analyze.consensus import Consensus
+from firstread.analyze.segment import Segment
+from firstread.core.errors import FormatError
+from firstread.core.stage import Chain, Stage
+from firstread.measure.cardiac import CardiacFunction
+from firstread.nets.unet import UNet
+from firstread.reconstruct.direct import ZeroFilled
+from firstread.reconstruct.iterative import CGSense
+from firstread.trust.intervals import Calibration, ConformalIntervals
+from firstread.zoo.store import Weight, load
+
+SEGMENTATION, CALIBRATION = "heart-sax", "heart-intervals"
+Phase = Literal["ED", "ES"]
+
+
+def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = None,
+                calibration: Calibration | None = None) -> Chain:
+    """The chain of ``firstread read``.
+
+    raw: begin with k-space, not with images; weights: of the segmentation, a default weight's name or a file;
+    phase: what a single frame shows; calibration: of the intervals, None for none.
+
+    >>> print(heart_chain(raw=False).describe().splitlines()[0])
+    segment(image: Image) -> labels.members
+    """
+    return Chain(*(reconstruction() if raw else ()), *segmentation(weights), *measurement(phase, calibration))
+
+
+def reconstruction() -> tuple[Stage, ...]:
+    """K-space to image; the zero-filled image is kept beside it."""
+    return ZeroFilled(), CGSense().using(reads={"kspace": "kspace"}, writes="image")
+
+
+def segmentation(weights: str | None = None) -> tuple[Stage, ...]:
+    """Image to the labels of every member of the ensemble, and to their consensus."""
+    return (Segment(networks=networks_of(load(weights or SEGMENTATION))).using(reads={"image": "image"}),
+            Consensus().using(reads={"labels": "labels.members"}))
+
+
+def measurement(phase: Phase | None = None, calibration: Calibration | None = None) -> tuple[Stage, ...]:
+    """Labels to phenotypes; with a calibration also to intervals."""
+    function = CardiacFunction(phase=phase).using(reads={"labels": "labels"})
+    if calibration is None:
+        return (function,)
+    of_members = CardiacFunction(phase=phase, warn=False)
+    return (function.using(writes="phenotypes.point"),
+            of_members.using(reads={"labels": "labels.members"}, writes="phenotypes.members"),
+            ConformalIntervals(calibration=calibration).using(
+                reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes="phenotypes"))
+
+
+def networks_of(weight: Weight) -> list[UNet]:
+    """The members of an ensemble: parameters named ``member0.…``, ``member1.…``; the card's ``network`` is the U-Net's
+    settings.
+
+    Raises FormatError for a weight that is no ensemble of U-Nets.
+    """
+    prefixes = sorted({name.split(".")[0] for name in weight.state})
+    try:
+        settings = weight.card["network"]
+        networks = [UNet(channels_in=settings["channels_in"], channels_out=settings["channels_out"],
+                         widths=tuple(settings["widths"])) for _ in prefixes]
+        for network, prefix in zip(networks, prefixes, strict=True):
+            network.load_state_dict(weight.part(prefix))
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"weight {weight.name!r} ({reason})", expected="members of the U-Net that the card describes",
+                          remedy="check --weights") from error
+    return [network.eval() for network in networks]

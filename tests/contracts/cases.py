@@ -1,0 +1,133 @@
+"""One small case per stage for the contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from firstread.core.geometry import Grid
+from firstread.core.keys import Key
+from firstread.core.records import Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
+from firstread.core.stage import Stage
+
+NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """stage and its records; gradient: the input that a gradient must reach; batches: takes several subjects."""
+
+    stage: Stage
+    records: dict[str, Record]
+    gradient: str | None = None
+    batches: bool = True
+
+
+def blob(frames: int = 3, size: int = 24) -> Image:
+    """A smooth complex disc that shrinks over time."""
+    y, x = torch.meshgrid(torch.arange(size) - size / 2, torch.arange(size) - size / 2, indexing="ij")
+    radius = torch.linspace(size / 3, size / 4, frames)[:, None, None]
+    disc = torch.sigmoid(radius - (x**2 + y**2).sqrt())
+    data = (0.1 + disc) * torch.exp(0.02j * x)
+    grid = Grid.from_spacing((1, size, size), (8.0, 1.5, 1.5))
+    times = torch.arange(frames, dtype=torch.float64)[None, :, None] * 0.05
+    return Image(Rows.subjects(1), data[None, :, None, None].to(torch.complex64), grid, times)
+
+
+def kspace() -> KSpace:
+    from firstread.acquire.coils import GaussianCoils
+    from firstread.acquire.mri import Encode
+    from firstread.acquire.sampling import VariableDensity
+
+    sampling = VariableDensity(acceleration=2, centre_lines=6)
+    return Encode(sampling=sampling, coils=GaussianCoils(count=3), snr=50.0)(blob(), Key(1, "encode"))
+
+
+def soft_heart(slices: int = 7, size: int = 48) -> SoftLabels:
+    """Rings of muscle around a cavity that contracts, an RV beside it; soft edges."""
+    y, x = torch.meshgrid(torch.arange(size) - 26.0, torch.arange(size) - 22.0, indexing="ij")
+    r = (x**2 + y**2).sqrt()
+    frames = []
+    for inner in (9.0, 7.0, 6.0, 8.0):
+        cavity, outer = torch.sigmoid(2 * (inner - r)), torch.sigmoid(2 * (14.0 - r))
+        right = torch.sigmoid(2 * (10.0 - ((x - 16) ** 2 + y**2).sqrt())) * (1 - outer)
+        classes = torch.stack(((1 - outer) * (1 - right), cavity, outer - cavity * outer, right))
+        frames.append(classes / classes.sum(dim=0))
+    data = torch.stack(frames)[:, :, None].expand(-1, -1, slices, -1, -1)[None].clone()
+    grid = Grid.from_spacing((slices, size, size), (10.0, 1.8, 1.8))
+    times = torch.arange(4, dtype=torch.float64)[None, :, None] * 0.2
+    return SoftLabels(Rows.subjects(1), data, grid, NAMES, times, torch.full((1, 1), 0.8, dtype=torch.float64))
+
+
+def network() -> torch.nn.Module:
+    """An untrained segmentation network; what it says is not the question here."""
+    from firstread.nets.unet import UNet
+
+    torch.manual_seed(0)
+    return UNet(channels_in=3, channels_out=4, widths=(4, 8)).eval()
+
+
+def numbers(*values: float) -> Phenotypes:
+    """Ejection fractions of one subject, a row each."""
+    found = Phenotype(torch.tensor(values, dtype=torch.float64), "%")
+    rows = Rows(torch.zeros(len(values), dtype=torch.int64), torch.zeros(len(values), dtype=torch.int64),
+                torch.arange(len(values)))
+    return Phenotypes(rows, {"LVEF": found})
+
+
+def encode() -> Contract:
+    from firstread.acquire.mri import Encode
+    from firstread.acquire.sampling import VariableDensity
+
+    return Contract(Encode(sampling=VariableDensity(acceleration=2, centre_lines=4)), {"image": blob()}, "image")
+
+
+def zero_filled() -> Contract:
+    from firstread.reconstruct.direct import ZeroFilled
+
+    return Contract(ZeroFilled(), {"kspace": kspace()}, "kspace")
+
+
+def cg_sense() -> Contract:
+    from firstread.reconstruct.iterative import CGSense
+
+    return Contract(CGSense(iterations=4), {"kspace": kspace()}, "kspace")
+
+
+def segment() -> Contract:
+    from firstread.analyze.segment import Segment
+
+    return Contract(Segment(networks=[network()], patch=32, search=32), {"image": blob(frames=2)}, "image")
+
+
+def consensus() -> Contract:
+    from firstread.analyze.consensus import Consensus
+
+    return Contract(Consensus(), {"labels": soft_heart()})
+
+
+def cardiac_function() -> Contract:
+    from firstread.measure.cardiac import CardiacFunction
+
+    return Contract(CardiacFunction(softness=0.1), {"labels": soft_heart()}, "labels")
+
+
+def conformal_intervals() -> Contract:
+    from firstread.trust.intervals import Calibration, ConformalIntervals, Quantity
+
+    calibration = Calibration(0.9, 3, "three numbers", {"LVEF": Quantity(2.0, 1.5, 99, "%")})
+    return Contract(ConformalIntervals(calibration=calibration),
+                    {"point": numbers(60.0), "members": numbers(58.0, 60.0, 63.0)})
+
+
+CASES: dict[str, Callable[[], Contract]] = {
+    "Encode": encode,
+    "ZeroFilled": zero_filled,
+    "CGSense": cg_sense,
+    "Segment": segment,
+    "Consensus": consensus,
+    "CardiacFunction": cardiac_function,
+    "ConformalIntervals": conformal_intervals,
+}
