@@ -1,0 +1,1 @@
+"""DICOM: series out of folders, classic and enhanced images in, segmentations out."""

@@ -1,0 +1,97 @@
+"""Attributes of a DICOM data set, read leniently: absent, empty and malformed values are None."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+UNSIGNED_SHORT = 2
+
+
+def _value(dataset: Dataset, keyword: str) -> tuple[Any, bool]:
+    """The element's value and whether it is big endian; bytes where pydicom has not converted it yet."""
+    tag = _TAGS.get(keyword)
+    if tag is None:
+        tag = _TAGS.setdefault(keyword, Tag(keyword))
+    if tag not in dataset:
+        return None, False
+    element = dataset.get_item(tag)
+    if isinstance(element, RawDataElement):
+        if isinstance(element.value, bytes):
+            return element.value, not element.is_little_endian
+        element = dataset[tag]
+    return element.value, False
+
+
+_TAGS: dict[str, Any] = {}
+
+
+def text(dataset: Dataset, keyword: str) -> str | None:
+    """The value as text, several values joined by backslashes."""
+    value, _ = _value(dataset, keyword)
+    if isinstance(value, bytes):
+        found = value.decode("latin-1").strip(" \0\t\r\n")
+    elif value is None:
+        return None
+    elif isinstance(value, str) or not hasattr(value, "__iter__"):
+        found = str(value).strip()
+    else:
+        found = "\\".join(str(part) for part in value)
+    return found or None
+
+
+def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """``count`` finite numbers out of a text value (DS, IS), or out of a converted one."""
+    found = text(dataset, keyword)
+    if found is None:
+        return None
+    try:
+        values = tuple(float(part) for part in found.split("\\"))
+    except ValueError:
+        return None
+    return values if len(values) == count and all(abs(v) < 1e300 for v in values) else None
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """One finite number out of a text value (DS, IS), or out of a converted one."""
+    found = numbers(dataset, keyword, 1)
+    return None if found is None else found[0]
+
+
+def binary(dataset: Dataset, keyword: str, format_: str) -> float | None:
+    """One number of a binary element; ``format_`` is a ``struct`` letter (``H`` US, ``d`` FD, ``f`` FL)."""
+    import struct
+
+    value, big = _value(dataset, keyword)
+    if isinstance(value, bytes):
+        size = struct.calcsize(format_)
+        return struct.unpack((">" if big else "<") + format_, value[:size])[0] if len(value) >= size else None
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def count(dataset: Dataset, keyword: str) -> int | None:
+    """An unsigned short (US)."""
+    found = binary(dataset, keyword, "H")
+    return None if found is None else int(found)
+
+
+def items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
+    """The items of a sequence; none where it is absent or not a sequence."""
+    if keyword in dataset:
+        value = dataset[keyword].value
+        if isinstance(value, list | tuple) or (hasattr(value, "__iter__") and not isinstance(value, str | bytes)):
+            yield from (item for item in value if isinstance(item, Dataset))
+
+
+def first(dataset: Dataset, *keywords: str) -> Dataset:
+    """The first item of nested sequences; an empty data set where one of them is absent."""
+    for keyword in keywords:
+        dataset = next(items(dataset, keyword), Dataset())
+    return dataset

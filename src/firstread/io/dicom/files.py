@@ -1,0 +1,87 @@
+"""The DICOM files of a folder, each parsed once and without its pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from firstread.core.errors import FormatError
+from firstread.io.dicom.frames import KEYWORDS, has_pixels
+
+_DEFER = 2048  # bytes above which an element stays in the file until it is asked for
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder's DICOM images and how many other files it holds: not DICOM, damaged, without pixels."""
+
+    images: list[tuple[Path, Dataset]]
+    other: int
+    damaged: int
+    pixelless: int
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether 132 bytes begin a DICOM file, with a preamble or (group 0002 or 0008 first) without.
+
+    >>> looks_like_dicom(bytes(128) + b"DICM"), looks_like_dicom(b"plain text")
+    (True, False)
+    """
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 8 or head[0] not in (2, 8) or head[1] != 0 or head[3] != 0:
+        return False
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return explicit or int.from_bytes(head[4:8], "little") < 1024
+
+
+def read_header(path: Path) -> Dataset:
+    """The attributes that Firstread uses; pixels and other large values stay in the file.
+
+    Errors: FormatError where the file is not DICOM, damaged or cut off.
+    """
+    try:
+        dataset = pydicom.dcmread(path, defer_size=_DEFER, force=True, specific_tags=list(KEYWORDS))
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged file can raise anything in a parser
+        raise FormatError("a damaged or cut-off DICOM file", expected="a complete one",
+                          remedy="export or copy it again") from error
+    if len(dataset) == 0:  # pydicom gives up on all elements where one is cut off
+        raise FormatError("a cut-off DICOM file", expected="a complete one", remedy="export or copy it again")
+    return dataset
+
+
+def find_images(folder: Path) -> Found:
+    """Every DICOM image below ``folder``; hidden files and DICOMDIR are passed over."""
+    images, other, damaged, pixelless = [], 0, 0, 0
+    for path in _files(folder):
+        with path.open("rb") as stream:
+            head = stream.read(132)
+        if not looks_like_dicom(head):
+            other, damaged = (other, damaged + 1) if path.suffix.lower() == ".dcm" else (other + 1, damaged)
+            continue
+        try:
+            dataset = read_header(path)
+        except FormatError:
+            damaged += 1
+            continue
+        if has_pixels(dataset):
+            images.append((path, dataset))
+        else:
+            pixelless += 1
+    return Found(images, other, damaged, pixelless)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and name.upper() != "DICOMDIR" and path.is_file():
+                yield path

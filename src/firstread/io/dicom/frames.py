@@ -1,0 +1,248 @@
+"""One image file to its frames: where each lies, when it was taken, how its pixels are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from firstread.core.errors import FormatError, UnsupportedError
+from firstread.io.dicom import fields
+from firstread.io.limits import require_plausible
+
+# What is read of a file; the pixels stay where they are.
+KEYWORDS = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
+    "FrameOfReferenceUID", "Modality", "SeriesNumber", "SeriesDescription", "InstanceNumber", "PatientName",
+    "PatientID", "PatientSex", "PatientAge", "PatientSize", "PatientWeight", "EchoTime", "EchoNumbers",
+    "TriggerTime", "NominalInterval", "HeartRate", "TemporalPositionIdentifier", "AcquisitionNumber", "AcquisitionTime",
+    "ContentTime", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "ImagerPixelSpacing", "SequenceOfUltrasoundRegions", "FrameTime", "CineRate", "NumberOfFrames",
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "BitsAllocated",
+    "BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "PixelData", "FloatPixelData", "DoubleFloatPixelData", "GantryDetectorTilt",
+    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData", "LossyImageCompression")
+
+
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a file keeps its pixels. offset: of uncompressed little- or big-endian pixels in the file, else None."""
+
+    path: Path
+    syntax: str
+    shape: tuple[int, int]
+    samples: int
+    bits: int
+    signed: bool
+    photometric: str
+    frames: int
+    offset: int | None
+    big_endian: bool
+    stored_bits: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(f"{'>' if self.big_endian else '<'}{'i' if self.signed else 'u'}{self.bits // 8}")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One two-dimensional image of a file.
+
+    affine: index (x, y, normal) to LPS+ millimetres, None without a patient position; the third column is the slice
+    thickness along the normal. order: what sorts frames of one slice where trigger times are absent or equal.
+    """
+
+    storage: Storage
+    index: int
+    sop_uid: str
+    affine: np.ndarray | None
+    spacing_mm: tuple[float, float] | None
+    thickness_mm: float | None
+    trigger_ms: float | None
+    order: tuple[float, ...]
+    cycle_ms: float | None
+    slope: float
+    intercept: float
+    echo: float | None
+
+
+def frames_of(path: Path, dataset: Dataset) -> list[Frame]:
+    """All frames of one image file.
+
+    Errors: FormatError where what every image needs is absent or impossible.
+    """
+    storage = _storage(path, dataset)
+    uid = fields.text(dataset, "SOPInstanceUID") or ""
+    shared = fields.first(dataset, "SharedFunctionalGroupsSequence")
+    groups = list(fields.items(dataset, "PerFrameFunctionalGroupsSequence"))
+    if groups or len(shared):
+        if len(groups) != storage.frames:
+            raise FormatError(f"an enhanced DICOM file of {storage.frames} frames that describes {len(groups)}",
+                              expected="one description for each frame", remedy="export the file again")
+        return [_enhanced(storage, index, uid, dataset, shared, own) for index, own in enumerate(groups)]
+    first = _classic(storage, uid, dataset)
+    if storage.frames == 1:
+        return [first]
+    step = fields.number(dataset, "FrameTime") or 1000.0 / (fields.number(dataset, "CineRate") or np.inf)
+    return [_later(first, index, step) for index in range(storage.frames)]
+
+
+def _storage(path: Path, dataset: Dataset) -> Storage:
+    sizes = {name: fields.count(dataset, name) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored")}
+    samples = fields.count(dataset, "SamplesPerPixel") or 1
+    frames = fields.number(dataset, "NumberOfFrames")
+    frames = 1 if frames is None else int(frames)
+    rows, columns, bits = sizes["Rows"] or 0, sizes["Columns"] or 0, sizes["BitsAllocated"] or 0
+    if not rows or not columns or bits not in (1, 8, 16, 32, 64) or frames < 1 or samples not in (1, 3, 4):
+        raise FormatError(f"a DICOM image of {rows} x {columns} pixels, {bits} bits, {samples} samples, {frames} "
+                          "frames", expected="numbers above zero", remedy="export the file again")
+    meta = getattr(dataset, "file_meta", None)
+    syntax = str(getattr(meta, "TransferSyntaxUID", None) or _guessed_syntax(dataset))
+    native = syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+    size = path.stat().st_size
+    require_plausible((frames, rows, columns, samples), max(1, bits // 8), size, ratio=1 if native else 20_000,
+                      what="DICOM file")
+    offset = None
+    element = dataset.get_item("PixelData", keep_deferred=True) if "PixelData" in dataset else None
+    wanted = frames * rows * columns * samples * bits // 8
+    if native and element is not None:
+        if element.length == 0xFFFFFFFF or element.length < wanted or element.value_tell + wanted > size:
+            raise FormatError("a cut-off DICOM file", expected=f"{wanted} bytes of pixels", remedy="copy it again")
+        offset = int(element.value_tell) if bits in (8, 16) and samples == 1 else None
+    return Storage(path, syntax, (rows, columns), samples, bits, fields.count(dataset, "PixelRepresentation") == 1,
+                   (fields.text(dataset, "PhotometricInterpretation") or "MONOCHROME2").upper(), frames, offset,
+                   syntax == "1.2.840.10008.1.2.2", min(bits, sizes["BitsStored"] or bits))
+
+
+def _guessed_syntax(dataset: Dataset) -> str:
+    implicit, little = dataset.original_encoding
+    return "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+
+
+def plane_affine(position: tuple[float, ...], orientation: tuple[float, ...], spacing_mm: tuple[float, float],
+                 thickness_mm: float) -> np.ndarray:
+    """``[X Δcolumn, Y Δrow, (X × Y) thickness | position]``: X along rows, Y along columns (DICOM PS3.3 C.7.6.2.1.1).
+
+    Errors: FormatError where the two directions are not unit vectors at right angles.
+    """
+    along, down = np.array(orientation[:3]), np.array(orientation[3:])
+    lengths = np.linalg.norm(along), np.linalg.norm(down)
+    if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(along @ down) > 0.05:
+        raise FormatError("a DICOM image whose row and column directions are not at right angles",
+                          expected="two perpendicular unit vectors", remedy="export the series again")
+    along, down = along / lengths[0], down / lengths[1]
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = along * spacing_mm[1], down * spacing_mm[0]
+    affine[:3, 2] = np.cross(along, down) * thickness_mm
+    affine[:3, 3] = position
+    return affine
+
+
+def _placed(position, orientation, spacing, thickness) -> np.ndarray | None:
+    if position is None or orientation is None or spacing is None:
+        return None
+    return plane_affine(position, orientation, spacing, thickness if thickness and thickness > 0 else 1.0)
+
+
+def _spacing(values: tuple[float, ...] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    if min(values) <= 0:
+        raise FormatError(f"a DICOM pixel spacing of {values[0]:g} x {values[1]:g} mm", expected="spacing above zero",
+                          remedy="correct the header")
+    return values[0], values[1]
+
+
+def _classic(storage: Storage, uid: str, dataset: Dataset) -> Frame:
+    spacing = _spacing(fields.numbers(dataset, "PixelSpacing", 2))
+    thickness = fields.number(dataset, "SliceThickness")
+    affine = _placed(fields.numbers(dataset, "ImagePositionPatient", 3),
+                     fields.numbers(dataset, "ImageOrientationPatient", 6), spacing, thickness)
+    order = tuple(fields.number(dataset, name) or 0.0 for name in (
+        "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"))
+    return Frame(storage, 0, uid, affine, spacing or _detector_spacing(dataset), thickness,
+                 fields.number(dataset, "TriggerTime"), order, _cycle_ms(dataset),
+                 _or(fields.number(dataset, "RescaleSlope"), 1.0), _or(fields.number(dataset, "RescaleIntercept"), 0.0),
+                 fields.number(dataset, "EchoTime"))
+
+
+def _detector_spacing(dataset: Dataset) -> tuple[float, float] | None:
+    """At the detector (X-ray), or of the only ultrasound region measured in centimetres."""
+    found = _spacing(fields.numbers(dataset, "ImagerPixelSpacing", 2))
+    regions = list(fields.items(dataset, "SequenceOfUltrasoundRegions"))
+    if found is not None or len(regions) != 1:
+        return found
+    step = [fields.binary(regions[0], f"PhysicalDelta{axis}", "d") for axis in "YX"]
+    units = [fields.count(regions[0], f"PhysicalUnits{axis}Direction") for axis in "YX"]
+    if units != [3, 3] or not all(step):
+        return None
+    return abs(step[0] or 0.0) * 10, abs(step[1] or 0.0) * 10
+
+
+def _cycle_ms(dataset: Dataset) -> float | None:
+    interval = fields.number(dataset, "NominalInterval")
+    if interval is None or not 150 < interval < 5000:
+        rate = fields.number(dataset, "HeartRate")
+        return 60_000 / rate if rate is not None and 12 < rate < 400 else None
+    return interval
+
+
+def _later(first: Frame, index: int, step_ms: float) -> Frame:
+    return replace(first, index=index, trigger_ms=index * step_ms if step_ms > 0 else None,
+                   order=(*first.order, float(index)))
+
+
+def _enhanced(storage: Storage, index: int, uid: str, dataset: Dataset, shared: Dataset, own: Dataset) -> Frame:
+    """A frame of an enhanced object: its own functional groups first, then the shared ones."""
+    def group(name: str) -> Dataset:
+        return fields.first(own, name) if name in own else fields.first(shared, name)
+
+    measures = group("PixelMeasuresSequence")
+    spacing = _spacing(fields.numbers(measures, "PixelSpacing", 2))
+    thickness = fields.number(measures, "SliceThickness")
+    affine = _placed(fields.numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3),
+                     fields.numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6), spacing,
+                     thickness)
+    cardiac = group("CardiacSynchronizationSequence")
+    trigger = fields.binary(cardiac, "NominalCardiacTriggerDelayTime", "d")
+    content = group("FrameContentSequence")
+    temporal = fields.binary(content, "TemporalPositionIndex", "I")
+    values = group("PixelValueTransformationSequence")
+    interval = fields.binary(cardiac, "RRIntervalTimeNominal", "d")
+    echo = fields.binary(group("MREchoSequence"), "EffectiveEchoTime", "d")
+    return Frame(storage, index, uid, affine, spacing or _detector_spacing(dataset), thickness, trigger,
+                 (temporal or 0.0, 0.0, float(index)),
+                 interval if interval is not None and 150 < interval < 5000 else _cycle_ms(dataset),
+                 _or(fields.number(values, "RescaleSlope"), 1.0), _or(fields.number(values, "RescaleIntercept"), 0.0),
+                 echo)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def has_pixels(dataset: Dataset) -> bool:
+    """Whether it is an image, other than a segmentation."""
+    if fields.text(dataset, "SOPClassUID") in _SEGMENTATIONS:
+        return False
+    return any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+
+
+def require_image(dataset: Dataset) -> None:
+    """Refuse a DICOM object without pixels, or whose pixels are missing."""
+    if not has_pixels(dataset):
+        if fields.text(dataset, "SOPClassUID") in _SEGMENTATIONS:
+            raise UnsupportedError("a DICOM segmentation", expected="an image",
+                                   remedy="pass the images it was made from")
+        if "Rows" in dataset:
+            raise FormatError("a cut-off DICOM image", expected="pixels behind the header", remedy="copy it again")
+        raise UnsupportedError(f"a DICOM object without pixels ({fields.text(dataset, 'Modality') or 'no modality'})",
+                               expected="an image", remedy="pass the images themselves")

@@ -1,0 +1,178 @@
+"""Pixels of many frames into one array: uncompressed ones straight from the files, the rest through the codecs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from firstread.core.errors import FormatError, SignalError, UnsupportedError
+from firstread.core.records import Note
+from firstread.io.dicom.frames import Frame, Storage
+
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+
+
+def load(frames: Sequence[Frame], notes: list[Note], *, threads: int = 4) -> np.ndarray:
+    """``[frame, channel, y, x]`` rescaled; int16 where rescale keeps integers in its range, else float32.
+
+    Colour becomes three channels of uint8 (or what its bits need); MONOCHROME1 is inverted so that high is bright.
+
+    Errors: UnsupportedError (transfer syntax without a codec), FormatError (damaged pixels), SignalError (NaN).
+    """
+    kinds = {(f.storage.shape, f.storage.photometric in _COLOUR, f.storage.photometric == "MONOCHROME1")
+             for f in frames}
+    if len(kinds) > 1:
+        raise UnsupportedError("a series that mixes colour, grey or inverted images", expected="one kind",
+                               remedy="choose one series (--series)")
+    colour = frames[0].storage.photometric in _COLOUR
+    stored = _stored(frames, 3 if colour else 1, threads)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise SignalError("NaN or infinite values in a DICOM image", expected="finite values only",
+                          remedy="export it again")
+    if any(frame.storage.photometric == "MONOCHROME1" for frame in frames):
+        stored = _inverted(stored, frames[0].storage)
+        notes.append(Note("inverted", "MONOCHROME1 images were inverted, so that high values are bright.", "info"))
+    return stored if colour else rescale(stored, np.array([f.slope for f in frames]),
+                                         np.array([f.intercept for f in frames]))
+
+
+def rescale(stored: np.ndarray, slope: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """``value = slope * stored + intercept``, one pair for each frame; exact in int16 where it fits, else float32.
+
+    >>> rescale(np.full((1, 1, 1, 1), 1000, np.uint16), np.array([1.0]), np.array([-1024.0])).item()
+    -24
+    """
+    if stored.dtype.kind == "f":
+        return (stored * slope[:, None, None, None] + intercept[:, None, None, None]).astype(np.float32)
+    whole = bool((slope == slope[0]).all() and (intercept == intercept[0]).all()
+                 and float(slope[0]).is_integer() and float(intercept[0]).is_integer())
+    if whole:
+        lowest, highest = int(stored.min()), int(stored.max())
+        ends = [int(slope[0]) * value + int(intercept[0]) for value in (lowest, highest)]
+        if stored.dtype == np.uint8 and slope[0] == 1 and intercept[0] == 0:
+            return stored
+        if min(ends) >= -(2**15) and max(ends) < 2**15:
+            return _whole(stored, int(slope[0]), int(intercept[0]))
+    return stored.astype(np.float32) * slope.astype(np.float32)[:, None, None, None] + intercept.astype(
+        np.float32)[:, None, None, None]
+
+
+def _whole(stored: np.ndarray, slope: int, intercept: int) -> np.ndarray:
+    """In place where the stored words have 16 bits: arithmetic modulo 2¹⁶ is exact since the result fits."""
+    if stored.dtype.itemsize != 2:
+        return (stored.astype(np.int64) * slope + intercept).astype(np.int16)
+    words = stored.view(np.int16)
+    if slope != 1:
+        np.multiply(words, np.int16(slope % 2**16 - 2**16 * (slope % 2**16 >= 2**15)), out=words)
+    if intercept != 0:
+        np.add(words, np.int16((intercept + 2**15) % 2**16 - 2**15), out=words)
+    return words
+
+
+def _inverted(stored: np.ndarray, storage: Storage) -> np.ndarray:
+    if storage.signed or stored.dtype.kind == "f":
+        return -1 - stored if stored.dtype.kind == "i" else -stored
+    return (np.array(2**storage.stored_bits - 1, dtype=stored.dtype) - stored).astype(stored.dtype)
+
+
+def _stored(frames: Sequence[Frame], channels: int, threads: int) -> np.ndarray:
+    """Stored values ``[frame, channel, y, x]`` in native byte order."""
+    height, width = frames[0].storage.shape
+    dtypes = {frame.storage.dtype.newbyteorder("=") for frame in frames}
+    direct = all(frame.storage.offset is not None for frame in frames) and channels == 1 and len(dtypes) == 1
+    if direct:
+        volume = np.empty((len(frames), 1, height, width), dtype=dtypes.pop())
+        _each(lambda i: _read_into(frames[i], volume[i, 0]), len(frames), threads)
+        _swap(volume, frames)
+        return volume
+    decoded: list[np.ndarray | None] = [None] * len(frames)
+    files: dict[str, list[int]] = {}
+    for index, frame in enumerate(frames):
+        files.setdefault(str(frame.storage.path), []).append(index)
+    groups = list(files.values())
+
+    def decode(number: int) -> None:
+        for index, pixels in zip(groups[number], _decoded([frames[i] for i in groups[number]]), strict=True):
+            decoded[index] = pixels
+
+    _each(decode, len(groups), threads)
+    return _gathered(decoded, channels, (height, width))
+
+
+def _gathered(decoded: list[np.ndarray | None], channels: int, shape: tuple[int, int]) -> np.ndarray:
+    planes = []
+    for pixels in decoded:
+        if pixels is None or pixels.shape != ((*shape, channels) if channels > 1 else shape):
+            raise FormatError("DICOM pixels of another size than their header says", expected=f"{shape} pixels",
+                              remedy="the file is damaged: export it again")
+        planes.append(pixels.transpose(2, 0, 1) if channels > 1 else pixels[None])
+    return np.stack(planes)
+
+
+def _each(work, count: int, threads: int) -> None:
+    with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1, max(count, 1))) as pool:
+        for _ in pool.map(work, range(count)):
+            continue
+
+
+def _read_into(frame: Frame, plane: np.ndarray) -> None:
+    """The frame's bytes from the file into ``plane``."""
+    storage = frame.storage
+    with storage.path.open("rb", buffering=0) as stream:
+        stream.seek((storage.offset or 0) + frame.index * plane.nbytes)
+        view, done = memoryview(plane).cast("B"), 0
+        while done < plane.nbytes:
+            read = stream.readinto(view[done:])
+            if not read:
+                raise FormatError("a cut-off DICOM file", expected=f"{plane.nbytes} bytes of pixels in each frame",
+                                  remedy="copy it again")
+            done += read
+
+
+def _swap(volume: np.ndarray, frames: Sequence[Frame]) -> None:
+    if volume.dtype.itemsize > 1:
+        for plane, frame in zip(volume, frames, strict=True):
+            if frame.storage.big_endian:
+                plane.byteswap(inplace=True)
+
+
+def _decoded(frames: list[Frame]) -> list[np.ndarray]:
+    """Frames of one file through pydicom and its codecs, in RGB where they have colour."""
+    storage = frames[0].storage
+    try:
+        dataset = pydicom.dcmread(storage.path, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            dataset.file_meta.TransferSyntaxUID = storage.syntax
+        palette = storage.photometric == "PALETTE COLOR"
+        decoded = [pydicom.pixels.pixel_array(dataset, index=frame.index) for frame in frames]
+        return [_coloured(pixels, dataset) for pixels in decoded] if palette else decoded
+    except (NotImplementedError, RuntimeError) as error:
+        name = pydicom.uid.UID(storage.syntax).name[:80]
+        if _has_decoder(storage.syntax) and "does not support" not in str(error):
+            raise FormatError(f"DICOM pixels ({name}) that no codec can decode", expected="undamaged pixels",
+                              remedy="export the file again, uncompressed if possible") from error
+        raise UnsupportedError(f"DICOM pixels in the transfer syntax {name}", expected="uncompressed, RLE, JPEG, "
+                               "JPEG-LS or JPEG 2000", remedy="convert it first, as gdcmconv --raw does") from error
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged file can raise anything in parsers and codecs
+        raise FormatError("damaged or cut-off DICOM pixels", expected="a complete file",
+                          remedy="export or copy it again") from error
+
+
+def _coloured(pixels: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Palette entries as 8-bit RGB."""
+    coloured = pydicom.pixels.apply_color_lut(pixels, dataset)[..., :3]
+    return (coloured >> 8).astype(np.uint8) if coloured.dtype.itemsize == 2 else coloured
+
+
+def _has_decoder(syntax: str) -> bool:
+    try:
+        return pydicom.pixels.get_decoder(pydicom.uid.UID(syntax)).is_available
+    except NotImplementedError:
+        return False

@@ -1,0 +1,140 @@
+"""The one door for files: what is it (by content), then the reader for it."""
+
+from __future__ import annotations
+
+import gzip
+import warnings
+import zlib
+from pathlib import Path
+
+from firstread.core.case import Case
+from firstread.core.errors import FormatError, InputError
+from firstread.core.reading import Person
+from firstread.core.records import KSpace, Record
+from firstread.io.opened import Kind, Opened
+
+__all__ = ["Opened", "detect", "read"]
+
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_KNOWN = "a DICOM folder or file, NIfTI, ISMRMRD or fastMRI .h5, BART .cfl, .npy, PNG or JPEG"
+
+
+def read(path: Path, *, axes: str | None = None, spacing_mm: tuple[float, float, float] | None = None,
+         series: str | None = None, identify: bool = False) -> Opened:
+    """Read a file or folder of any supported format into a Case with one record, ``image`` or ``kspace``.
+
+    axes: of a .npy array, such as ``time,coil,y,x``; spacing_mm: (z, y, x), where the file states none or a wrong one;
+    series: which DICOM series (number, UID or description); identify: keep the patient's name and identifier.
+
+    Errors: InputError and its kinds FormatError and UnsupportedError, GeometryError, SignalError; each one sentence.
+    """
+    try:
+        with warnings.catch_warnings():  # parsers warn with values of the file; what matters is a Note or an error
+            warnings.simplefilter("ignore")
+            kind = detect(path)
+            record, person = _reader(kind, path, axes, spacing_mm, series, identify)
+    except PermissionError as error:
+        raise InputError(f"no permission to read {path.name}", expected="a readable file or folder",
+                         remedy="change its permissions") from error
+    except FileNotFoundError as error:
+        raise InputError(f"nothing at {path.name}", expected=_KNOWN, remedy="check the path") from error
+    except (OSError, MemoryError, OverflowError) as error:
+        raise FormatError(f"{path.name}, which cannot be read ({type(error).__name__})", expected="a complete file",
+                          remedy="export or copy it again") from error
+    return Opened(Case({"kspace" if isinstance(record, KSpace) else "image": record}), person, kind)
+
+
+def detect(path: Path) -> Kind:
+    """The format of a file or folder, by its content.
+
+    Errors: InputError where nothing is there, FormatError where it is none of the known formats.
+    """
+    if path.is_dir():
+        return "DICOM"
+    if not path.exists():
+        raise InputError(f"nothing at {path.name}", expected=_KNOWN, remedy="check the path")
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+    if head[:2] == b"\x1f\x8b":
+        return "NIfTI" if _is_nifti(_inflated(path)) else _unknown(path, head)
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return _hdf5_kind(path)
+    if head[:6] == b"\x93NUMPY":
+        return "npy"
+    if head.startswith(_PICTURES):
+        return "picture"
+    if _is_nifti(head):
+        return "NIfTI"
+    if path.suffix == ".cfl" or head.startswith(b"# Dimensions"):
+        return "BART"
+    from firstread.io.dicom.files import looks_like_dicom
+
+    return "DICOM" if looks_like_dicom(head) else _unknown(path, head)
+
+
+def _reader(kind: Kind, path: Path, axes: str | None, spacing_mm: tuple[float, float, float] | None, series: str | None,
+            identify: bool) -> tuple[Record, Person]:
+    if kind == "DICOM":
+        from firstread.io.dicom.read import read as read_dicom
+
+        return read_dicom(path, series=series, spacing_mm=spacing_mm, identify=identify)
+    if kind == "NIfTI":
+        from firstread.io import nifti
+
+        return nifti.read(path, spacing_mm=spacing_mm), Person()
+    if kind == "picture":
+        from firstread.io import picture
+
+        return picture.read(path, spacing_mm=spacing_mm), Person()
+    if kind == "ISMRMRD":
+        from firstread.io import ismrmrd
+
+        return ismrmrd.read(path, identify=identify)
+    from firstread.io import rawdata
+
+    if kind == "fastMRI":
+        return rawdata.read_fastmri(path, spacing_mm=spacing_mm, identify=identify)
+    if kind == "BART":
+        return rawdata.read_bart(path, spacing_mm=spacing_mm), Person()
+    return rawdata.read_npy(path, axes=axes, spacing_mm=spacing_mm), Person()
+
+
+def _is_nifti(head: bytes) -> bool:
+    sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
+    return len(head) >= 8 and bool(sizes & {348, 540})
+
+
+def _inflated(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as stream:
+            return stream.read(352)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(f"{path.name}, a damaged or cut-off gzip file", expected="a complete file",
+                          remedy="copy it again") from error
+
+
+def _hdf5_kind(path: Path) -> Kind:
+    import h5py
+
+    from firstread.io.ismrmrd import is_ismrmrd
+    from firstread.io.rawdata import is_fastmri
+
+    try:
+        with h5py.File(path, "r") as file:
+            if is_ismrmrd(file):
+                return "ISMRMRD"
+            if is_fastmri(file):
+                return "fastMRI"
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise FormatError(f"{path.name}, a damaged or cut-off HDF5 file", expected="a complete ISMRMRD or fastMRI "
+                          "file", remedy="copy or convert it again") from error
+    raise FormatError(f"{path.name}, an HDF5 file of unknown layout", expected="ISMRMRD (dataset/xml and dataset/data) "
+                      "or fastMRI (kspace)", remedy="convert it to ISMRMRD")
+
+
+def _unknown(path: Path, head: bytes) -> Kind:
+    text = head.isascii() and b"\0" not in head
+    what = "an empty file" if not head else "a text file" if text else "in no known format"
+    raise FormatError(f"{path.name}, which is {what}", expected=_KNOWN, remedy="check what was exported")

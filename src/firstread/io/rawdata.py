@@ -1,0 +1,204 @@
+"""Raw data in the layouts of research programs: fastMRI .h5, BART .cfl/.hdr, .npy with stated axes.
+
+Sign: in all three an image is the centred inverse transform, ``exp(+2πi k·x)``, zero frequency at ``N // 2``: fastMRI's
+``ifft2c``, ``bart fft -i -u``, ``fftshift(ifft(ifftshift(k)))``.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstread.core.errors import FormatError, InputError, UnsupportedError
+from firstread.core.geometry import Grid
+from firstread.core.reading import Person
+from firstread.core.records import Image, KSpace, Note, Rows
+from firstread.io.arrays import as_tensor, require_finite
+from firstread.io.fourier import remove_oversampling
+from firstread.io.limits import require_plausible
+from firstread.io.mrd_layout import parse_header
+
+Spacing = tuple[float, float, float]
+
+# BART's axes in order (bart/src/misc/mri.h)
+_BART = ("READ", "PHS1", "PHS2", "COIL", "MAPS", "TE", "COEFF", "COEFF2", "ITER", "CSHIFT", "TIME", "TIME2", "LEVEL",
+         "SLICE", "AVG", "BATCH")
+_BART_TIME = ("TE", "TIME", "TIME2")
+
+
+def is_fastmri(file: h5py.File) -> bool:
+    """Whether an HDF5 file holds k-space as fastMRI stores it."""
+    return isinstance(file.get("kspace"), h5py.Dataset)
+
+
+def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: bool = False) -> tuple[KSpace, Person]:
+    """fastMRI: ``kspace`` [slice, coil, row, column] (or without coil).
+
+    Rows (readout) become y and columns (phase encoding) x. Readout oversampling is removed to the matrix of
+    ``ismrmrd_header``; the mask is ``mask`` where there is one, else the columns that are not zero.
+    """
+    with h5py.File(path, "r") as file:
+        stored = file["kspace"]
+        if stored.ndim not in (3, 4) or stored.dtype.kind != "c":
+            raise UnsupportedError(f"fastMRI k-space of shape {stored.shape} and type {stored.dtype}", expected=
+                                   "complex [slice, coil, row, column] or [slice, row, column]",
+                                   remedy="pass such a file")
+        require_plausible(stored.shape, 8, path.stat().st_size, ratio=1100, what="fastMRI file")
+        data = as_tensor(stored[()])
+        header = parse_header(file["ismrmrd_header"][()], identify=identify) if "ismrmrd_header" in file else None
+        columns = np.asarray(file["mask"][()]).reshape(-1) if isinstance(file.get("mask"), h5py.Dataset) else None
+    data = data[:, None] if data.ndim == 3 else data
+    require_finite(data, "k-space")
+    data = data.movedim(0, 1)[None, None]
+    slices, rows, width = data.shape[3:]
+    if columns is None:
+        sampled = (data != 0).any(dim=2, keepdim=True).any(dim=-2, keepdim=True)
+    else:
+        if columns.size != width:
+            raise FormatError(f"a fastMRI mask of {columns.size} columns", expected=f"{width}, as the k-space has",
+                              remedy="pass a consistent file")
+        sampled = torch.from_numpy(columns.astype(bool)).reshape(1, 1, 1, 1, 1, width).expand(1, 1, 1, slices, 1, width)
+    notes: list[Note] = []
+    if header is None:
+        grid, shape = _grid((slices, rows, width), spacing_mm, notes), None
+        return _kspace(data, grid, sampled, ("y", "x"), shape, notes), Person()
+    kept = min(rows, round(rows * header.reconstructed_mm[0] / header.encoded_mm[0]))
+    shape_x = min(width, round(width * header.reconstructed_mm[1] / header.encoded_mm[1]))
+    spacing = spacing_mm or (header.reconstructed_mm[2], header.reconstructed_mm[0] / kept,
+                             header.encoded_mm[1] / width)
+    notes.append(Note("orientation_unknown", "fastMRI files state no slice position: slices are taken as stacked side "
+                      "by side."))
+    grid = Grid.from_spacing((slices, kept, width), spacing, frame="detector")
+    data = remove_oversampling(data, kept, axis=-2)
+    shape = None if shape_x == width else (slices, kept, shape_x)
+    return _kspace(data, grid, sampled, ("y", "x"), shape, notes), header.person
+
+
+def read_bart(path: Path, *, spacing_mm: Spacing | None = None) -> KSpace:
+    """BART's .cfl (complex64, first axis fastest) with its .hdr (a line of up to 16 sizes).
+
+    READ is x, PHS1 y, PHS2 z (then encoded), SLICE z, COIL the coil; one of TE, TIME and TIME2 may run over frames.
+    """
+    base = path.with_suffix("")
+    sizes = _bart_sizes(base.with_suffix(".hdr"))
+    stored = base.with_suffix(".cfl")
+    if not stored.is_file():
+        raise FormatError("a BART header without its .cfl file", expected="NAME.hdr and NAME.cfl side by side",
+                          remedy="copy both")
+    if stored.stat().st_size != 8 * prod(sizes):
+        raise FormatError(f"a BART file of {stored.stat().st_size} bytes", expected=f"{8 * prod(sizes)}, as its header "
+                          "says", remedy="it is cut off or damaged: copy it again")
+    named = dict(zip(_BART, sizes, strict=True))
+    times = [name for name in _BART_TIME if named[name] > 1]
+    used = {"READ", "PHS1", "PHS2", "COIL", "SLICE", *times[:1]}
+    over = [name for name, size in named.items() if size > 1 and name not in used]
+    if over or (named["PHS2"] > 1 and named["SLICE"] > 1):
+        raise UnsupportedError(f"a BART file with several entries along {', '.join(over) or 'PHS2 and SLICE'}",
+                               expected="READ, PHS1, COIL, PHS2 or SLICE, and one of TE, TIME, TIME2",
+                               remedy="take one with `bart slice`")
+    array = np.fromfile(stored, dtype="<c8").reshape(sizes[::-1]).transpose()
+    depth = "PHS2" if named["PHS2"] > 1 else "SLICE"
+    order = [times[0] if times else "TIME", "COIL", depth, "PHS1", "READ"]
+    rest = [name for name in _BART if name not in order]
+    array = array.transpose([_BART.index(name) for name in (*rest, *order)]).reshape([named[name] for name in order])
+    data = as_tensor(array)[None]
+    require_finite(data, "k-space")
+    notes: list[Note] = []
+    grid = _grid(tuple(data.shape[3:]), spacing_mm, notes)
+    fourier = ("z", "y", "x") if named["PHS2"] > 1 else ("y", "x")
+    return _kspace(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
+
+
+def read_npy(path: Path, *, axes: str | None, spacing_mm: Spacing | None = None) -> KSpace | Image:
+    """A .npy array whose axes are stated, such as ``time,coil,y,x``: k-space where one is ``coil``, else an image.
+
+    Axes: time, coil (or channel), z, y, x; ``kz`` instead of ``z`` where k-space is encoded along it too.
+    """
+    array = _load_npy(path)
+    names = _named(axes, array.shape)
+    if "coil" not in names and {"kz"} & set(names):
+        raise InputError(f"axes {axes} without a coil", expected="coil among the axes of k-space",
+                         remedy="add an axis of length one: array[None] and --axes coil,…")
+    fourier = ("z", "y", "x") if "kz" in names else ("y", "x")
+    names = ["z" if name == "kz" else "channel" if name == "coil" else name for name in names]
+    wanted = ["time", "channel", "z", "y", "x"]
+    present = [name for name in wanted if name in names]
+    array = array.transpose([names.index(name) for name in present])
+    sizes = dict(zip(present, array.shape, strict=True))
+    data = as_tensor(array.reshape([sizes.get(name, 1) for name in wanted]))[None]
+    notes: list[Note] = []
+    grid = _grid(tuple(data.shape[3:]), spacing_mm, notes)
+    if "coil" not in (axes or ""):
+        require_finite(data, "image")
+        return Image(Rows.subjects(1), data, grid, notes=tuple(notes))
+    require_finite(data, "k-space")
+    data = data if data.is_complex() else data.to(torch.complex64)
+    return _kspace(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise FormatError("a damaged or cut-off .npy file", expected="one array without Python objects",
+                          remedy="save it again with numpy.save") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or array.size == 0:
+        raise UnsupportedError("a .npy file without numbers", expected="one array of numbers", remedy="save such a one")
+    return np.asarray(array)
+
+
+def _named(axes: str | None, shape: tuple[int, ...]) -> list[str]:
+    known = ("time", "coil", "channel", "z", "kz", "y", "x")
+    names = [name.strip() for name in (axes or "").split(",") if name.strip()]
+    if (len(names) != len(shape) or len(set(names)) != len(names) or not set(names) <= set(known)
+            or not {"y", "x"} <= set(names) or {"coil", "channel"} <= set(names) or {"z", "kz"} <= set(names)):
+        stated = f"axes {axes!r} for" if axes else "no axes stated for"
+        raise InputError(f"{stated} an array of shape {shape}", expected=f"{len(shape)} different names out of "
+                         f"{', '.join(known)}, y and x among them", remedy="state them, such as --axes time,coil,y,x")
+    return names
+
+
+def _bart_sizes(header: Path) -> tuple[int, ...]:
+    if not header.is_file():
+        raise FormatError("a BART .cfl file without its header", expected="NAME.hdr and NAME.cfl side by side",
+                          remedy="copy both")
+    with header.open("rb") as stream:
+        lines = stream.read(4096).decode("ascii", errors="replace").splitlines()
+    texts = next((line.split() for line in lines if line.strip() and not line.startswith("#")), [])
+    try:
+        sizes = tuple(int(text) for text in texts)
+    except ValueError:
+        sizes = ()
+    if not 1 <= len(sizes) <= 16 or min(sizes) < 1 or max(sizes) > 2**31:
+        raise FormatError("a BART header without sizes", expected="a line of up to 16 numbers under '# Dimensions'",
+                          remedy="write it again")
+    return sizes + (1,) * (16 - len(sizes))
+
+
+def _grid(shape: tuple[int, ...], spacing_mm: Spacing | None, notes: list[Note]) -> Grid:
+    depth, height, width = shape
+    if spacing_mm is None:
+        notes.append(Note("spacing_unknown", "The file states no spacing: nothing in mm or mL can be measured; state "
+                          "it with --spacing z,y,x."))
+        return Grid.pixels((depth, height, width))
+    if min(spacing_mm) <= 0:
+        raise InputError(f"a spacing of {spacing_mm} mm", expected="three numbers above zero, z,y,x",
+                         remedy="correct --spacing")
+    notes.append(Note("spacing_stated", "The spacing was stated by the user, not taken from the file.", "info"))
+    return Grid.from_spacing((depth, height, width), spacing_mm, frame="detector")
+
+
+def _kspace(data: Tensor, grid: Grid, sampled: Tensor, fourier: tuple[str, ...], shape: tuple[int, int, int] | None,
+            notes: list[Note]) -> KSpace:
+    """K-space whose mask is as small as it can be without loss."""
+    for axis in (-1, -2, 1):
+        if sampled.shape[axis] > 1 and bool((sampled == sampled.narrow(axis, 0, 1)).all()):
+            sampled = sampled.narrow(axis, 0, 1)
+    return KSpace(Rows.subjects(1), data, grid, sampled.contiguous(), None, None, fourier, shape, notes=tuple(notes))
