@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_reading import SCRIPT, phenotype, reading
+from fake_reading import METHOD, SCRIPT, phenotype, reading
 
 from firstread.core.reading import Person
 from firstread.core.records import Phenotype, Phenotypes, Rows
@@ -79,8 +79,9 @@ def test_the_check_itself_finds_faults():
 def test_values_intervals_and_reasons():
     found = reading_document(reading(size=32, slices=2))["phenotypes"]
     assert found["LVEDV"] == {"value": pytest.approx(178.2), "unit": "mL", "interval": pytest.approx([166.1, 190.3]),
-                              "level": 0.9, "method": "split conformal, marginal", "calibrated_on": "simulation"}
-    assert found["WT_AHA_15"] == {"value": None, "unit": "mm", "reason": "No myocardium was found in this segment."}
+                              "level": 0.9, "method": METHOD, "calibrated_on": "simulation"}
+    reason = "no endocardial contour falls into this segment"
+    assert found["WT_AHA_15"] == {"value": None, "unit": "mm", "reason": reason}
     assert "ED_frame" not in found
 
 

@@ -96,7 +96,7 @@ def test_ranges_need_sex_and_indexed_values_need_size():
 
 def test_it_says_what_it_is_and_what_it_lacks():
     seen = Outline(page(reading(size=32, slices=2))).seen
-    for words in ("Not for clinical use", "Calibrated on simulation", "No myocardium was found in this segment.",
+    for words in ("Not for clinical use", "calibrated on simulation", "No endocardial contour falls into this segment.",
                   "Trigger times were missing", "9f2c4e11ab037d55", "c0ffee", "density_g_per_ml=1.05", "Seed", "0.1.0"):
         assert words in seen, words
 

@@ -9,7 +9,7 @@ import torch
 
 from firstread.core.case import Case
 from firstread.core.records import HardLabels, Image, Labels, SoftLabels
-from firstread.report.contours import contour_names, encode, region_of_interest
+from firstread.report.contours import contour_names, encode, outlines, region_of_interest
 from firstread.report.document import find
 from firstread.report.pictures import first_subject, label_slices, magnitude, shown_slices, sprites
 
@@ -49,9 +49,11 @@ def hard_labels(case: Case) -> HardLabels | None:
 
 def _contours(shown: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
     """Every outline, with fewer vertices where all would take more than their share of the page."""
+    found = {name: [[outlines(np.isin(plane, classes)) for plane in frame] for frame in shown]
+             for name, classes in contour_names(labels.names)}
     for step in (1, 2, 4, 8, 16):
-        made = [{"name": name, "paths": encode(shown, classes, step=step)}
-                for name, classes in contour_names(labels.names)]
+        made = [{"name": name, "paths": [[encode(lines, step=step) for lines in frame] for frame in frames]}
+                for name, frames in found.items()]
         if sum(len(text) for c in made for frame in c["paths"] for text in frame) <= CONTOUR_BYTES:
             return made
     return []

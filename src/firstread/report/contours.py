@@ -19,10 +19,13 @@ def outlines(mask: Bool[np.ndarray, "y x"]) -> list[Float[np.ndarray, "n 2"]]:
     """
     from contourpy import contour_generator
 
-    if not mask.any():
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows) == 0:
         return []
-    padded = np.pad(mask, 1).astype(np.float64)
-    lines = [np.asarray(line)[:-1] - 1 for line in contour_generator(z=padded).lines(0.5)]
+    columns = np.flatnonzero(mask.any(axis=0))
+    padded = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(np.float64)
+    corner = np.array([columns[0] - 1.0, rows[0] - 1.0])
+    lines = [np.asarray(line)[:-1] + corner for line in contour_generator(z=padded).lines(0.5)]
     return [_smooth(_smooth(line)) if len(line) > 8 else line for line in lines]
 
 
@@ -37,17 +40,16 @@ def contour_names(names: tuple[str, ...]) -> list[tuple[str, tuple[int, ...]]]:
     return [(name, (index,)) for index, name in enumerate(names) if index > 0]
 
 
-def encode(labels: Integer[np.ndarray, "time z y x"], classes: tuple[int, ...], *, step: int = 1) -> list[list[str]]:
-    """Outlines of ``classes`` as text by frame and slice: tenths of a pixel, ``x y dx dy …``, outlines split by ``;``.
+def encode(lines: list[Float[np.ndarray, "_ 2"]], *, step: int = 1) -> str:
+    """Outlines as text: tenths of a pixel, ``x y dx dy …``, outlines split by ``;``; every ``step``-th vertex.
 
-    step: keep every so-many-th vertex.
+    >>> encode([np.array([[1.0, 2.0], [3.0, 2.0], [3.0, 4.0]])])
+    '10 20 20 0 0 20'
     """
-    mask = np.isin(labels, classes)
-    return [[";".join(_text(line[::step] if len(line) > 3 * step else line) for line in outlines(mask[t, z]))
-             for z in range(labels.shape[1])] for t in range(labels.shape[0])]
+    return ";".join(_text(line[::step] if len(line) > 3 * step else line) for line in lines)
 
 
-def region_of_interest(labels: Integer[np.ndarray, "time z y x"], *, margin: float = 0.45) -> list[int] | None:
+def region_of_interest(labels: Integer[np.ndarray, "time z y x"], *, margin: float = 0.3) -> list[int] | None:
     """The box ``[x0, y0, x1, y1)`` around all labels, wider by ``margin`` of its longer side, inside the picture."""
     inside = (labels > 0).any(axis=(0, 1))
     if not inside.any():

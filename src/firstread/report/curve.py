@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 480, 236
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 26, 34
+WIDTH, HEIGHT = 480, 242
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 26, 40
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def reading_document(reading: Reading) -> dict[str, Any]:
         "phenotypes": {name: _phenotype(p) for name, p in phenotypes.items() if name not in FRAMES.values()},
         "frames": {short: _frame(phenotypes.get(name)) for short, name in FRAMES.items()} | {"times_s": _times(case)},
         "curves": curves(case),
-        "reconstruction_errors": {name: _number(value) for name, value in reading.errors.items()},
+        "errors": {name: _number(value) for name, value in reading.errors.items()},
         "warnings": [{"code": n.code, "text": n.text, "severity": n.severity} for n in notes(reading)],
         "trail": [{"stage": s.stage, "settings": s.settings, "weights": s.weights, "seconds": _number(s.seconds),
                    "peak_memory_mb": _number(s.peak_mb)} for s in case.trail],
@@ -52,26 +52,21 @@ def reading_json(reading: Reading) -> str:
 
 def find(case: Case, name: str, kind: type[R]) -> R | None:
     """The record ``name`` where the case has it and it is of the kind."""
-    record = case[name] if name in case else None  # noqa: SIM401 (a missing record is an error of its own, no KeyError)
+    record = case.get(name)
     return record if isinstance(record, kind) else None
 
 
 def measured(case: Case) -> Mapping[str, Phenotype]:
-    """All phenotypes of a case by name, those of later records in place of earlier ones."""
-    found: dict[str, Phenotype] = {}
-    for record in case.values():
-        if isinstance(record, Phenotypes):
-            found.update(record.values)
-    return found
+    """The measurements of the record ``phenotypes`` by name; empty where a case has none."""
+    record = find(case, "phenotypes", Phenotypes)
+    return {} if record is None else record.values
 
 
 def curves(case: Case) -> dict[str, list[float | None]]:
     """The curves over time of the first row, by name."""
-    found: dict[str, list[float | None]] = {}
-    for record in case.values():
-        if isinstance(record, Phenotypes):
-            found.update({name: [_number(v) for v in curve[0].tolist()] for name, curve in record.curves.items()})
-    return found
+    record = find(case, "phenotypes", Phenotypes)
+    return {} if record is None else {name: [_number(v) for v in curve[0].tolist()]
+                                      for name, curve in record.curves.items()}
 
 
 def frame_of(phenotype: Phenotype | None) -> int | None:
@@ -96,7 +91,7 @@ def first_value(phenotype: Phenotype) -> tuple[float | None, tuple[float, float]
         return None, None, phenotype.reason
     value = _number(phenotype.value[0].item())
     if value is None:
-        return None, None, "The measurement gave no finite number."
+        return None, None, "the measurement gave no finite number"
     if phenotype.lower is None or phenotype.upper is None:
         return value, None, None
     lower, upper = _number(phenotype.lower[0].item()), _number(phenotype.upper[0].item())
@@ -115,8 +110,8 @@ def _phenotype(phenotype: Phenotype) -> dict[str, Any]:
 
 def _frame(phenotype: Phenotype | None) -> dict[str, Any]:
     index = frame_of(phenotype)
-    reason = phenotype.reason if phenotype is not None else "No phenotypes were measured."
-    return {"index": index} if index is not None else {"index": None, "reason": reason or "Not a finite number."}
+    reason = phenotype.reason if phenotype is not None else "nothing was measured"
+    return {"index": index} if index is not None else {"index": None, "reason": reason or "not a finite number"}
 
 
 def _times(case: Case) -> list[float | None] | None:

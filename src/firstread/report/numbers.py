@@ -15,10 +15,11 @@ TITLES = {
     "LVEF": "Ejection fraction", "LVCO": "Cardiac output", "LVM": "Mass",
     "RVEDV": "End-diastolic volume", "RVESV": "End-systolic volume", "RVSV": "Stroke volume",
     "RVEF": "Ejection fraction", "HR": "Heart rate",
+    "LV_volume": "Volume in this frame", "RV_volume": "Volume in this frame",
 }
 GROUPS = {
-    "Left ventricle": ("LVEDV", "LVESV", "LVSV", "LVEF", "LVCO", "LVM"),
-    "Right ventricle": ("RVEDV", "RVESV", "RVSV", "RVEF"),
+    "Left ventricle": ("LV_volume", "LVEDV", "LVESV", "LVSV", "LVEF", "LVCO", "LVM"),
+    "Right ventricle": ("RV_volume", "RVEDV", "RVESV", "RVSV", "RVEF"),
     "Rhythm": ("HR",),
 }
 INDEXED = ("LVEDV", "LVESV", "LVSV", "LVCO", "LVM", "RVEDV", "RVESV", "RVSV")
@@ -39,7 +40,7 @@ class Ruler:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as text, with its interval and range."""
+    """One number as text, with its interval and range; ``sure`` where the whole interval lies on one side of an end."""
 
     value: str
     unit: str
@@ -47,6 +48,7 @@ class Cell:
     how: str | None
     range: str | None
     place: str | None
+    sure: bool
     ruler: Ruler | None
 
 
@@ -88,6 +90,15 @@ def row(name: str, phenotype: Phenotype, person: Person) -> Row:
     return Row(name, title, cell(value, interval, phenotype.unit, phenotype, span), indexed, None, missing)
 
 
+def sentence(text: str) -> str:
+    """A reason as a sentence: capital first, full stop last.
+
+    >>> sentence("no LV was found")
+    'No LV was found.'
+    """
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 def cell(value: float, interval: tuple[float, float] | None, unit: str, phenotype: Phenotype,
          span: Range | None) -> Cell:
     """A number with everything that is said about it."""
@@ -98,6 +109,7 @@ def cell(value: float, interval: tuple[float, float] | None, unit: str, phenotyp
         how=None if interval is None else how(phenotype),
         range=None if span is None else f"{span.lower:g} – {span.upper:g}",
         place=None if span is None else span.place(value),
+        sure=span is None or interval is None or span.place(interval[0]) == span.place(interval[1]),
         ruler=None if span is None else ruler(value, interval or (value, value), span))
 
 

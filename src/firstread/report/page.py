@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -13,9 +14,9 @@ from firstread.report.bullseye import THICK_MM, THIN_MM, segments
 from firstread.report.cine import cine
 from firstread.report.curve import drawing
 from firstread.report.document import NOT_FOR_CLINICAL_USE, first_value, frame_of, measured, notes, reading_document
-from firstread.report.numbers import SHORT_UNIT, TITLES, cell, how, table
+from firstread.report.numbers import SHORT_UNIT, TITLES, cell, how, sentence, table
 from firstread.report.ranges import CITATION
-from firstread.report.rawdata import raw_part
+from firstread.report.rawdata import error_tables, raw_part
 
 TILES = ("LVEF", "LVEDV", "LVESV", "LVM", "RVEF", "LVCO")
 
@@ -27,6 +28,7 @@ def page(reading: Reading) -> str:
 
     environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
+    environment.filters["sentence"] = sentence
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
@@ -39,14 +41,16 @@ def content(reading: Reading) -> dict[str, Any]:
     person = reading.person
     document = reading_document(reading)
     marks = {name: document["frames"][name]["index"] for name in ("ED", "ES")}
-    raw = raw_part(reading.case, dict(reading.errors))
+    raw = raw_part(reading.case)
     images = cine(reading.case)
+    image_errors, other_errors = error_tables(reading.errors)
     curves = drawing(document["curves"], document["frames"]["times_s"], marks)
     return {
         "statement": NOT_FOR_CLINICAL_USE, "reading": reading, "document": document, "person": _person(person),
         "notes": notes(reading), "tiles": _tiles(phenotypes), "groups": table(phenotypes, person),
         "methods": _methods(phenotypes), "why_no_range": _why_no_range(person), "citation": CITATION,
         "sex_word": {"F": "women", "M": "men", None: None}[person.sex], "surface": person.body_surface_m2,
+        "image_errors": image_errors, "other_errors": other_errors,
         "curves": curves, "images": images, "raw": raw, "segments": segments(phenotypes),
         "global_thickness": _global(phenotypes), "thickness": (THIN_MM, THICK_MM), "absent": _absent(phenotypes),
         "island": {"cine": images, "panels": raw["panels"] if raw else [],
@@ -60,7 +64,7 @@ def _asset(name: str) -> str:
     return files("firstread.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _tiles(phenotypes: Any) -> list[dict[str, Any]]:
+def _tiles(phenotypes: Mapping[str, Phenotype]) -> list[dict[str, Any]]:
     """The numbers that are looked at first."""
     tiles = []
     for name in TILES:
@@ -75,10 +79,10 @@ def _tiles(phenotypes: Any) -> list[dict[str, Any]]:
     return tiles
 
 
-def _methods(phenotypes: Any) -> list[dict[str, Any]]:
+def _methods(phenotypes: Mapping[str, Phenotype]) -> list[dict[str, Any]]:
     """Each way in which intervals were made, once, and whether it was calibrated on simulation."""
-    found = {how(p): p.calibrated_on for p in phenotypes.values() if isinstance(p, Phenotype) and first_value(p)[1]}
-    return [{"text": text, "simulated": on == "simulation"} for text, on in found.items()]
+    found = {how(p): p.calibrated_on or "" for p in phenotypes.values() if first_value(p)[1]}
+    return [{"text": text, "simulated": on.lower().startswith("simulat")} for text, on in found.items()]
 
 
 def _why_no_range(person: Person) -> list[str]:
@@ -94,7 +98,7 @@ def _why_no_range(person: Person) -> list[str]:
     return reasons
 
 
-def _absent(phenotypes: Any) -> list[dict[str, Any]]:
+def _absent(phenotypes: Mapping[str, Phenotype]) -> list[dict[str, Any]]:
     """What could not be measured, grouped by the reason."""
     by_reason: dict[str, list[str]] = {}
     for name, phenotype in phenotypes.items():
@@ -104,7 +108,7 @@ def _absent(phenotypes: Any) -> list[dict[str, Any]]:
     return [{"reason": reason, "names": names} for reason, names in by_reason.items()]
 
 
-def _global(phenotypes: Any) -> str | None:
+def _global(phenotypes: Mapping[str, Phenotype]) -> str | None:
     phenotype = phenotypes.get("WT_Global")
     value = None if phenotype is None else first_value(phenotype)[0]
     return None if value is None else f"{value:.1f}"

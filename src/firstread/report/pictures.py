@@ -15,7 +15,7 @@ from firstread.core.records import Image, KSpace, Record
 
 SLICES_SHOWN = 120
 PIXELS_SHOWN = 60e6
-SETTINGS = ((1.0, 86), (1.0, 72), (0.75, 72), (0.5, 72), (0.35, 60), (0.25, 50), (0.15, 40))
+SETTINGS = ((1.0, 86), (1.0, 72), (1.0, 50), (0.75, 60), (0.5, 72), (0.35, 60), (0.25, 50), (0.15, 40))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def magnitude(image: Image) -> Float[np.ndarray, "time z channel y x"]:
     values = data.abs() if data.is_complex() else data.float()
     if values.shape[2] not in (1, 3) or (values.shape[2] == 3 and data.is_complex()):
         values = values.square().sum(dim=2, keepdim=True).sqrt()
-    return values.permute(1, 0, 3, 2, 4, 5).flatten(1, 2).float().numpy()
+    return values.permute(1, 0, 3, 2, 4, 5).flatten(1, 2).float().contiguous().numpy()
 
 
 def window(values: Float[np.ndarray, "*shape"]) -> tuple[float, float]:
@@ -84,14 +84,14 @@ def sprites(stack: Float[np.ndarray, "time z channel y x"], *, budget_bytes: int
     times, slices, _, height, width = stack.shape
     low, high = grey_window if grey_window is not None else window(stack)
     fit = min(1.0, math.sqrt(PIXELS_SHOWN / (times * slices * height * width)), 512 / max(height, width))
+    grey = to_grey(stack, low, high)
     for scale, quality in SETTINGS:
-        probe = _sprite(to_grey(stack[:, slices // 2], low, high), scale * fit, quality)
-        if len(probe.uri) * slices > 1.3 * budget_bytes:
+        if slices > 1 and len(_sprite(grey[:, slices // 2], scale * fit, quality).uri) * slices > budget_bytes:
             continue
-        made = [_sprite(to_grey(stack[:, z], low, high), scale * fit, quality) for z in range(slices)]
+        made = [_sprite(grey[:, z], scale * fit, quality) for z in range(slices)]
         if sum(len(s.uri) for s in made) <= budget_bytes:
             return made
-    return [_sprite(to_grey(stack[:, z], low, high), 0.08 * fit, 20) for z in range(slices)]
+    return [_sprite(grey[:, z], 0.08 * fit, 20) for z in range(slices)]
 
 
 def picture(grey: UInt8[np.ndarray, "y x"] | UInt8[np.ndarray, "y x 3"]) -> str:

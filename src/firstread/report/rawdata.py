@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from firstread.core.case import Case
 from firstread.core.records import Image, KSpace
@@ -16,22 +18,29 @@ ERROR_GAIN = 5
 PICTURES = (("zero_filled", "Zero-filled"), ("image", "Reconstruction"), ("truth.image", "Truth"))
 
 
-def raw_part(case: Case, errors: dict[str, float]) -> dict[str, Any] | None:
-    """Pictures and figures of the reconstruction, or None for a case without k-space."""
+def raw_part(case: Case) -> dict[str, Any] | None:
+    """Pictures of sampling and reconstruction, or None for a case without k-space.
+
+    Where the truth is known, every picture is scaled to it by one factor (least squares), as for the errors.
+    """
     kspace = find(case, "kspace", KSpace)
     if kspace is None:
         return None
     mask = sampling(kspace)
     images = {name: find(case, name, Image) for name, _ in PICTURES}
     stacks = {name: _middle(image) for name, image in images.items() if image is not None}
+    truth = stacks.get("truth.image")
+    if truth is not None:
+        stacks = {name: scaled_to(stack, truth) for name, stack in stacks.items()}
     panels = []
     if stacks:
-        grey_window = window(stacks.get("truth.image", stacks.get("image", next(iter(stacks.values())))))
+        grey_window = window(truth if truth is not None else stacks.get("image", next(iter(stacks.values()))))
         panels = [{"title": title, "note": None,
                    **vars(sprites(stacks[name], budget_bytes=PANEL_BYTES, grey_window=grey_window)[0])}
                   for name, title in PICTURES if name in stacks]
-        if {"image", "truth.image"} <= stacks.keys() and stacks["image"].shape == stacks["truth.image"].shape:
-            panels.append(_error_panel(stacks["image"], stacks["truth.image"], grey_window[1]))
+        panels += [_error_panel(stacks[name], truth, grey_window[1], title)
+                   for name, title in (("zero_filled", "zero-filled"), ("image", "reconstruction"))
+                   if truth is not None and name in stacks and stacks[name].shape == truth.shape]
     sampled = float(mask.mean())
     lines = mask.any(axis=2)
     return {
@@ -40,8 +49,32 @@ def raw_part(case: Case, errors: dict[str, float]) -> dict[str, Any] | None:
         "sampled_percent": f"{100 * sampled:.1f}", "acceleration": f"{1 / sampled:.1f}" if sampled > 0 else None,
         "plane": picture(to_grey(mask[0].astype(np.float32), 0.0, 1.0)),
         "lines": picture(to_grey(lines.T.astype(np.float32), 0.0, 1.0)) if mask.shape[0] > 1 else None,
-        "errors": {name: f"{value:.4g}" for name, value in errors.items()},
     }
+
+
+def scaled_to(stack: Float[np.ndarray, "*shape"], truth: Float[np.ndarray, "*other"]) -> Float[np.ndarray, "*shape"]:
+    """``a stack`` with the ``a`` that minimizes ``|a stack - truth|²``; unchanged where the shapes differ.
+
+    >>> scaled_to(np.array([1.0, 2.0]), np.array([3.0, 6.0])).tolist()
+    [3.0, 6.0]
+    """
+    energy = float(np.square(stack).sum())
+    if stack.shape != truth.shape or energy == 0:
+        return stack
+    return (stack * (float((stack * truth).sum()) / energy)).astype(stack.dtype)
+
+
+def error_tables(errors: Mapping[str, float]) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+    """Errors against the truth as text: image measures (name, zero-filled, reconstruction), and all others.
+
+    >>> error_tables({"zero-filled SSIM": 0.61, "reconstruction SSIM": 0.9512, "Dice LV cavity": 0.93})
+    ([('SSIM', '0.61', '0.9512')], [('Dice LV cavity', '0.93')])
+    """
+    text = {name: f"{value:.4g}" for name, value in errors.items()}
+    measures = [name.removeprefix("reconstruction ") for name in text if name.startswith("reconstruction ")]
+    pairs = [(m, text.get(f"zero-filled {m}", "–"), text[f"reconstruction {m}"]) for m in measures]
+    used = {f"{kind} {m}" for m in measures for kind in ("zero-filled", "reconstruction")}
+    return pairs, [(name, value) for name, value in text.items() if name not in used]
 
 
 def _middle(image: Image) -> np.ndarray:
@@ -50,9 +83,9 @@ def _middle(image: Image) -> np.ndarray:
     return stack[:, middle : middle + 1]
 
 
-def _error_panel(image: np.ndarray, truth: np.ndarray, white: float) -> dict[str, Any]:
-    """|reconstruction - truth|, the colour scale ending at a fifth of the image's white."""
+def _error_panel(image: np.ndarray, truth: np.ndarray, white: float, title: str) -> dict[str, Any]:
+    """|image - truth|, the colour scale ending at a fifth of the image's white."""
     colours = coloured(np.abs(image - truth)[:, 0, 0], white / ERROR_GAIN)
     stack = np.moveaxis(colours, -1, 1).astype(np.float32)[:, None]
     sprite = sprites(stack, budget_bytes=PANEL_BYTES, grey_window=(0.0, 255.0))[0]
-    return {"title": f"Error × {ERROR_GAIN}", "note": "magnitude of the difference from the truth", **vars(sprite)}
+    return {"title": f"Error of {title}", "note": f"difference from the truth, × {ERROR_GAIN}", **vars(sprite)}
