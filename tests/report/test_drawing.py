@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,19 @@ def test_the_cine_has_one_contour_for_every_frame_and_slice():
     assert found["cycle_ms"] == pytest.approx(940)
 
 
+def test_the_page_says_why_there_are_no_contours(monkeypatch):
+    one = reading(frames=1, slices=1, size=32)
+    labels = one.case["labels"]
+    blank = replace(labels, data=torch.zeros_like(labels.data))
+    other = replace(labels, data=labels.data[..., :16])
+    for changed, reason in ((blank, "nothing was labelled"), (other, "no label map that fits")):
+        found = cine(replace(one.case, records={**one.case.records, "labels": changed}))
+        assert found["contours"] == [] and reason in found["no_contours"]
+    monkeypatch.setattr("firstread.report.cine.CONTOUR_BYTES", 20)
+    found = cine(one.case)
+    assert found["contours"] == [] and "more room" in found["no_contours"]
+
+
 def test_segments_cover_the_bullseye_once():
     for ring in (range(1, 7), range(7, 13), range(13, 17)):
         covered = sorted((place(n)[2] % 360, place(n)[3] - place(n)[2]) for n in ring)
@@ -158,7 +172,7 @@ def test_curves_fall_where_the_scale_says():
     half = (scale["100"] + scale["0"]) / 2
     assert line.points[0][1] == scale["100"] and line.points[1][1] == pytest.approx(half, abs=0.1)
     assert found.marks == [("ED", found.x[0]), ("ES", found.x[1])]
-    assert found.x_title == "Frame"
+    assert found.x_title == "Frame" and [text for _, text in found.x_ticks] == ["1", "2", "3", "4"]
     assert drawing({"LV_volume_ml": [100.0]}, None, {}) is None
 
 
@@ -186,5 +200,7 @@ def test_a_row_per_body_surface_divides_value_and_interval():
     assert found.indexed.interval == f"{157.95 / surface:.0f} – {193.05 / surface:.0f}"
     assert found.cell.place == "above" and not found.cell.sure
     assert row("LVEF", phenotype(55.0, "%"), person).indexed is None
+    edge = row("LVSV", phenotype(46.6, "mL"), person).cell
+    assert (edge.value, edge.range, edge.place) == ("47", "47 – 110", "within")
     absent = row("LVEF", Phenotype(None, "%", reason="why"), person)
     assert absent.cell is None and absent.reason == "why"

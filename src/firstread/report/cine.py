@@ -29,12 +29,15 @@ def cine(case: Case) -> dict[str, Any] | None:
     if labels is not None and labels.data.shape[-2:] == image.data.shape[-2:]:
         whole = label_slices(labels.data.cpu().numpy(), first_subject(labels))
         shown = whole[:, slices] if whole.shape[1] == stack.shape[1] and len(whole) == len(stack) else None
+    contours = _contours(shown, labels) if shown is not None and labels is not None and (shown > 0).any() else []
     spacing = image.grid.spacing_mm[0].tolist()
     return {
         "width": stack.shape[-1], "height": stack.shape[-2], "aspect": round(spacing[1] / spacing[2], 5),
         "frames": stack.shape[0], "slices": [z + 1 for z in slices], "total": stack.shape[1],
         "sprites": [vars(s) for s in sprites(stack[:, slices], budget_bytes=IMAGE_BYTES)],
-        "contours": _contours(shown, labels) if shown is not None and labels is not None else [],
+        "contours": contours,
+        "no_contours": None if contours else "there is no label map that fits these images" if shown is None
+        else "the outlines would take more room than the page has" if (shown > 0).any() else "nothing was labelled",
         "region": region_of_interest(shown) if shown is not None else None,
         "start": _most_labelled(shown) if shown is not None else len(slices) // 2,
         "cycle_ms": _cycle_ms(image),

@@ -61,7 +61,7 @@ def drawing(curves: Mapping[str, Sequence[float | None]], times_s: Sequence[floa
         points = [None if v is None else (round(x[i], 1), round(height(v), 1)) for i, v in enumerate(values)]
         short = name.removesuffix("_volume_ml")
         lines.append(Line(short, short.lower(), path(points), points, values))
-    x_marks = [t for t in ticks(first, last) if first <= t <= last]
+    x_marks = [t for t in ticks(first, last) if first <= t <= last and (timed or t == round(t))]
     return Drawing(
         lines, [round(v, 1) for v in x],
         [(round(LEFT + (WIDTH - LEFT - RIGHT) * (t - first) / ((last - first) or 1), 1), f"{t:g}") for t in x_marks],

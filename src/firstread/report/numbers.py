@@ -101,15 +101,16 @@ def sentence(text: str) -> str:
 
 def cell(value: float, interval: tuple[float, float] | None, unit: str, phenotype: Phenotype,
          span: Range | None) -> Cell:
-    """A number with everything that is said about it."""
+    """A number with everything that is said about it; its place in the range is that of the rounded number shown."""
     digits = decimals(unit, value)
+    ends = None if span is None or interval is None else [span.place(round(end, digits)) for end in interval]
     return Cell(
         value=f"{value:.{digits}f}", unit=SHORT_UNIT.get(unit, unit),
         interval=None if interval is None else f"{interval[0]:.{digits}f} – {interval[1]:.{digits}f}",
         how=None if interval is None else how(phenotype),
         range=None if span is None else f"{span.lower:g} – {span.upper:g}",
-        place=None if span is None else span.place(value),
-        sure=span is None or interval is None or span.place(interval[0]) == span.place(interval[1]),
+        place=None if span is None else span.place(round(value, digits)),
+        sure=ends is None or ends[0] == ends[1],
         ruler=None if span is None else ruler(value, interval or (value, value), span))
 
 

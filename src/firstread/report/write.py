@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from firstread.core.reading import Reading
+from firstread.io.dicom.source import DicomSource
 from firstread.report.cine import hard_labels
 from firstread.report.document import reading_json
 from firstread.report.page import page
@@ -23,7 +24,7 @@ def write(reading: Reading, folder: Path) -> None:
         from firstread.io.nifti import write_labels
 
         write_labels(folder / "labels.nii.gz", labels)
-        if labels.source is not None and reading.input_kind.lower().startswith("dicom"):
+        if isinstance(labels.source, DicomSource):
             from firstread.io.dicom.seg import write_seg
 
             write_seg(labels, labels.source, folder)
