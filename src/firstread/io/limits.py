@@ -15,7 +15,7 @@ def require_plausible(shape: tuple[int, ...], item_bytes: int, file_bytes: int, 
 
     Arrays below 64 MiB pass, since they do no harm; above 64 GiB none does.
 
-    >>> require_plausible((256, 256, 20), 2, 3_000_000, ratio=1, what="NIfTI file")
+    >>> require_plausible((256, 256, 20), 2, 3_000_000, ratio=1.0, what="NIfTI file")
     """
     if any(size < 1 for size in shape):
         raise FormatError(f"a {what} of shape {shape}", expected="one element or more along each axis",

@@ -45,7 +45,7 @@ def sort_into_kspace(header: layout.Header, heads: np.ndarray, lines: list[np.nd
                           "used.", "info"))
     plan = _plan(header, heads[image])
     shape = (plan.slices, plan.frames, plan.coils, *plan.size)
-    require_plausible(shape, 8, file_bytes, ratio=64, what="ISMRMRD file")
+    require_plausible(shape, 8, file_bytes, ratio=64.0, what="ISMRMRD file")
     data = np.zeros(shape, dtype=np.complex64)
     count = np.zeros((plan.slices, plan.frames, 1, *plan.size), dtype=np.uint16)
     for index in image:

@@ -48,7 +48,7 @@ def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: boo
             raise UnsupportedError(f"fastMRI k-space of shape {stored.shape} and type {stored.dtype}", expected=
                                    "complex [slice, coil, row, column] or [slice, row, column]",
                                    remedy="pass such a file")
-        require_plausible(stored.shape, 8, path.stat().st_size, ratio=1100, what="fastMRI file")
+        require_plausible(stored.shape, 8, path.stat().st_size, ratio=1100.0, what="fastMRI file")
         data = as_tensor(stored[()])
         header = parse_header(file["ismrmrd_header"][()], identify=identify) if "ismrmrd_header" in file else None
         columns = np.asarray(file["mask"][()]).reshape(-1) if isinstance(file.get("mask"), h5py.Dataset) else None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-
-UNSIGNED_SHORT = 2
-
 
 def _value(dataset: Dataset, keyword: str) -> tuple[Any, bool]:
     """The element's value and whether it is big endian; bytes where pydicom has not converted it yet."""
@@ -64,12 +62,10 @@ def number(dataset: Dataset, keyword: str) -> float | None:
 
 def binary(dataset: Dataset, keyword: str, format_: str) -> float | None:
     """One number of a binary element; ``format_`` is a ``struct`` letter (``H`` US, ``d`` FD, ``f`` FL)."""
-    import struct
-
     value, big = _value(dataset, keyword)
     if isinstance(value, bytes):
         size = struct.calcsize(format_)
-        return struct.unpack((">" if big else "<") + format_, value[:size])[0] if len(value) >= size else None
+        return float(struct.unpack((">" if big else "<") + format_, value[:size])[0]) if len(value) >= size else None
     try:
         return None if value is None else float(value)
     except (TypeError, ValueError):

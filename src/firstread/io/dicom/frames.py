@@ -108,7 +108,7 @@ def _storage(path: Path, dataset: Dataset) -> Storage:
     syntax = str(getattr(meta, "TransferSyntaxUID", None) or _guessed_syntax(dataset))
     native = syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
     size = path.stat().st_size
-    require_plausible((frames, rows, columns, samples), max(1, bits // 8), size, ratio=1 if native else 20_000,
+    require_plausible((frames, rows, columns, samples), max(1, bits // 8), size, ratio=1.0 if native else 20_000.0,
                       what="DICOM file")
     offset = None
     element = dataset.get_item("PixelData", keep_deferred=True) if "PixelData" in dataset else None

@@ -89,7 +89,7 @@ def _stored(frames: Sequence[Frame], channels: int, threads: int) -> np.ndarray:
         volume = np.empty((len(frames), 1, height, width), dtype=dtypes.pop())
         _each(lambda i: _read_into(frames[i], volume[i, 0]), len(frames), threads)
         _swap(volume, frames)
-        return volume
+        return _without_high_bits(volume, frames)
     decoded: list[np.ndarray | None] = [None] * len(frames)
     files: dict[str, list[int]] = {}
     for index, frame in enumerate(frames):
@@ -139,6 +139,19 @@ def _swap(volume: np.ndarray, frames: Sequence[Frame]) -> None:
         for plane, frame in zip(volume, frames, strict=True):
             if frame.storage.big_endian:
                 plane.byteswap(inplace=True)
+
+
+def _without_high_bits(volume: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
+    """Bits above BitsStored do not belong to the pixel (old files keep overlays there)."""
+    bits = max(frame.storage.stored_bits for frame in frames)
+    spare = 8 * volume.dtype.itemsize - bits
+    if spare == 0:
+        return volume
+    if volume.dtype.kind == "u":
+        return volume if volume.max() < 2**bits else np.bitwise_and(volume, 2**bits - 1, out=volume)
+    if volume.min() >= -(2 ** (bits - 1)) and volume.max() < 2 ** (bits - 1):
+        return volume
+    return np.right_shift(np.left_shift(volume, spare, out=volume), spare, out=volume)
 
 
 def _decoded(frames: list[Frame]) -> list[np.ndarray]:

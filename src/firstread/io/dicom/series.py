@@ -157,4 +157,4 @@ def _belongs(part: Series, group: list[Series]) -> bool:
     parallel = bool((np.einsum("ij,ij->j", unit[0], unit[1]) > _DEGREE).all())
     places = [s.frames[0].affine[:3, 3] @ unit[0][:, 2] for s in group if s.frames[0].affine is not None]
     here = one.affine[:3, 3] @ unit[0][:, 2]
-    return parallel and min(abs(here - place) for place in places) > 0.1
+    return parallel and bool(min(abs(here - place) for place in places) > 0.1)
