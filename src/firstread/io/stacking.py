@@ -36,7 +36,7 @@ class Stack:
             return None
         rows = [slices[torch.as_tensor(row)] for row in self.order]
         if slices.ndim == 6:
-            return torch.stack([row.movedim(0, 3).flatten(3, 4) for row in rows])
+            return torch.stack([row.movedim(0, 3).flatten(2, 3) for row in rows])
         if slices.ndim == 3:
             return torch.stack([row[:, :, 0].T for row in rows])
         return torch.stack([row[:, 0] for row in rows])
