@@ -1,0 +1,190 @@
+"""The subjects of the heart evidence: phantom, k-space, and every number measured on the way, one file per step.
+
+Each step of a subject is stored under a name that holds what it depends on, so that a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstread.acquire.coils import LoopCoils
+from firstread.acquire.heart import LABEL_NAMES, heart_subject
+from firstread.acquire.heart_population import Family
+from firstread.acquire.mri import Encode
+from firstread.acquire.sampling import VariableDensity
+from firstread.chains.heart import reconstruction, segmentation
+from firstread.core.case import Case
+from firstread.core.geometry import Grid
+from firstread.core.keys import Key
+from firstread.core.provenance import weights_hash
+from firstread.core.records import HardLabels, Image, KSpace, Phenotypes, Rows
+from firstread.core.stage import Chain, Stage
+from firstread.measure.cardiac import CardiacFunction
+from firstread.ops.quality import nrmse, psnr, ssim
+from firstread.ops.regions import dice
+
+FIRST_SEED: Mapping[Family, int] = {"calibration": 20_000, "test": 40_000}
+ZERO_FILLED, OURS = "zero-filled", "ours"
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How the subjects are scanned: matrix² pixels of ``spacing_mm``, slices from above the base to beyond the apex."""
+
+    matrix: int = 128
+    spacing_mm: float = 1.8
+    slice_thickness_mm: float = 8.0
+    gap_mm: float = 4.0
+    frames: int = 10
+    coils: int = 8
+    acceleration: float = 6.0
+    snr: float = 30.0
+
+    def label(self) -> str:
+        """Short text that differs where any setting does."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated:
+    """One subject as scanned. magnitude: noiseless, fully sampled ``[time, z, y, x]``; truth: analytic values."""
+
+    kspace: KSpace
+    labels: HardLabels
+    magnitude: Tensor
+    truth: dict[str, float]
+    pathology: str
+
+
+def simulate(scanner: Scanner, family: Family, index: int) -> Simulated:
+    """Draw subject ``index`` of ``family`` and scan it with the coils of the test family."""
+    seed, side = FIRST_SEED[family] + index, scanner.matrix
+    made = heart_subject(seed=seed, family=family, matrix=(side, side), spacing_mm=scanner.spacing_mm,
+                         slice_thickness_mm=scanner.slice_thickness_mm, gap_mm=scanner.gap_mm, frames=scanner.frames)
+    encode = Encode(sampling=VariableDensity(acceleration=scanner.acceleration), coils=LoopCoils(count=scanner.coils),
+                    snr=scanner.snr)
+    return Simulated(encode(made.image, Key(seed, "evidence")), made.labels, made.image.data[0, :, 0].abs(),
+                     dict(made.truth.values), made.truth.pathology)
+
+
+def save(path: Path, made: Simulated) -> None:
+    """Store a subject, measured lines only."""
+    kspace = made.kspace
+    lines = kspace.mask[0, :, 0, :, :, 0] != 0
+    meta = {"truth": made.truth, "pathology": made.pathology}
+    assert kspace.noise_covariance is not None and kspace.times_s is not None and kspace.cycle_s is not None
+    write_array(path, lines=lines.numpy(), data=kspace.data[0].movedim(1, 0)[:, lines].numpy(),
+                covariance=kspace.noise_covariance.numpy(), affine=kspace.grid.affine.numpy(),
+                times=kspace.times_s.numpy(), cycle=kspace.cycle_s.numpy(), magnitude=made.magnitude.half().numpy(),
+                labels=made.labels.data.to(torch.uint8).numpy(), meta=np.array(json.dumps(meta)))
+
+
+def load(path: Path) -> Simulated:
+    """Read what ``save`` stored."""
+    with np.load(path) as stored:
+        part = {name: stored[name] for name in stored.files}
+    lines, labels = torch.from_numpy(part["lines"]), torch.from_numpy(part["labels"])
+    data = torch.zeros(len(part["data"]), *lines.shape, labels.shape[-1], dtype=torch.complex64)
+    data[:, lines] = torch.from_numpy(part["data"])
+    grid = Grid(torch.from_numpy(part["affine"]), (labels.shape[3], labels.shape[4], labels.shape[5]))
+    times = {"times_s": torch.from_numpy(part["times"]), "cycle_s": torch.from_numpy(part["cycle"])}
+    kspace = KSpace(Rows.subjects(), data.movedim(1, 0)[None], grid, lines[None, :, None, :, :, None].float(),
+                    noise_covariance=torch.from_numpy(part["covariance"]), **times)
+    meta = json.loads(str(part["meta"]))
+    return Simulated(kspace, HardLabels(Rows.subjects(), labels, grid, LABEL_NAMES, **times),
+                     torch.from_numpy(part["magnitude"]).float(), meta["truth"], meta["pathology"])
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """The chain from k-space to phenotypes in two halves, and what each depends on."""
+
+    reconstruct: Chain
+    measure: Chain
+    members: int
+
+    @classmethod
+    def build(cls, weights: str | None) -> Reader:
+        """With the default reconstruction and the segmentation ``weights`` (None: the default)."""
+        stages = segmentation(weights)
+        measuring = (CardiacFunction().using(reads={"labels": "labels"}, writes="phenotypes.point"),
+                     CardiacFunction(warn=False).using(reads={"labels": "labels.members"}, writes="phenotypes.members"))
+        return cls(Chain(*reconstruction()), Chain(*stages, *measuring), len(stages[0].networks))
+
+    def label(self, half: Chain) -> str:
+        """Short text that differs where settings or weights of ``half`` do."""
+        steps = [f"{s.name} {s.settings()} {weights_hash(s)}" for s in half.steps]
+        return hashlib.sha256("\n".join(steps).encode()).hexdigest()[:8]
+
+    def weights(self) -> dict[str, str]:
+        """Hash of each stage that has weights."""
+        found = {s.name: weights_hash(s) for half in (self.reconstruct, self.measure) for s in half.steps}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def reconstructed(reader: Reader, made: Simulated, classical: Sequence[Stage]) -> tuple[Tensor, dict[str, Any]]:
+    """The chain's image, and the errors of every reconstruction by name."""
+    with torch.no_grad():
+        case = reader.reconstruct(Case({"kspace": made.kspace}))
+        errors = {OURS: image_errors(case["image"], made.magnitude),
+                  ZERO_FILLED: image_errors(case["zero_filled"], made.magnitude)}
+        for stage in classical:
+            errors[stage.name] = image_errors(stage(made.kspace), made.magnitude)
+    return case["image"].data, errors
+
+
+def image_errors(image: Image, true: Tensor) -> dict[str, float]:
+    """PSNR (peak: the maximum of the true cine), SSIM and NRMSE of magnitudes after one least-squares scale."""
+    shown = image.data[0, :, 0].abs().float()
+    shown = shown * ((shown * true).sum() / shown.square().sum())
+    return {"PSNR": psnr(shown, true), "SSIM": ssim(shown, true), "NRMSE": nrmse(shown, true)}
+
+
+def measured(reader: Reader, made: Simulated, image: Tensor) -> dict[str, Any]:
+    """Everything that the tables need of one subject, as plain numbers."""
+    kspace = made.kspace
+    record = Image(kspace.rows, image, kspace.grid, kspace.times_s, kspace.cycle_s)
+    with torch.no_grad():
+        case = reader.measure(Case({"image": record}))
+    convention = CardiacFunction(warn=False)(made.labels)
+    return {"pathology": made.pathology, "truth": made.truth, "convention": _numbers(convention, 0),
+            "point": _numbers(case["phenotypes.point"], 0),
+            "members": [_numbers(case["phenotypes.members"], m) for m in range(reader.members)],
+            "dice": _overlap(case["labels"], made.labels, convention),
+            "notes": [note.code for note in case["phenotypes.point"].notes]}
+
+
+def _numbers(phenotypes: Phenotypes, row: int) -> dict[str, float | None]:
+    found = {name: None if p.value is None else p.value[row].item() for name, p in phenotypes.values.items()}
+    return {name: value if value is not None and np.isfinite(value) else None for name, value in found.items()}
+
+
+def _overlap(found: HardLabels, true: HardLabels, convention: Phenotypes) -> dict[str, dict[str, float]]:
+    """Dice over the volume at the true end-diastolic and end-systolic frames, by class."""
+    frames = {phase: int(convention[f"{phase}_frame"].value[0]) for phase in ("ED", "ES")}
+    return {phase: {name: dice(found.data[0, t, 0] == i, true.data[0, t, 0] == i).item()
+                    for i, name in enumerate(LABEL_NAMES) if i > 0} for phase, t in frames.items()}
+
+
+def write_array(path: Path, **arrays: np.ndarray) -> None:
+    """An .npz file that is there whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as stream:
+        np.savez(stream, **arrays)
+    part.rename(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that is there whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.rename(path)
