@@ -56,7 +56,8 @@ class Cine:
         for z in range(self.slices):
             for t in range(self.phases):
                 dataset = self.header(z)
-                dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid(self.study, self.series, z, t)
+                own = uid(self.study, self.series, z, t)
+                dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = own
                 place = (np.array(self.origin) + normal * self.step_mm * z
                          + np.array(self.orientation[3:]) * self.shear_mm * z)
                 dataset.ImagePositionPatient = [f"{v:.8g}" for v in place]
@@ -93,7 +94,8 @@ def plain(sop_class: str, modality: str, shape: tuple[int, int]) -> FileDataset:
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = sop_class, uid(modality), modality
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study"), uid("series")
     dataset.PatientName, dataset.PatientID, dataset.PatientSex = NAME, IDENTIFIER, "F"
-    dataset.PatientAge, dataset.PatientSize, dataset.PatientWeight, dataset.PatientBirthDate = "061Y", 1.68, 63, "19600229"
+    dataset.PatientAge, dataset.PatientSize, dataset.PatientWeight = "061Y", 1.68, 63
+    dataset.PatientBirthDate = "19600229"
     dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber = "20200102", "101112", "1", "ACC-9"
     dataset.ReferringPhysicianName, dataset.InstanceNumber, dataset.SeriesNumber = "Dr^Secret", 1, 1
     dataset.ContentDate, dataset.ContentTime, dataset.Manufacturer = "20200102", "101112", "None"

@@ -208,7 +208,7 @@ def test_copies_are_read_once_and_repeats_refused(tmp_path):
     again = pydicom.dcmread(paths[0])
     again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = uid("again")
     again.save_as(tmp_path / "a" / "again")
-    with pytest.raises(InputError, match="3 to|4 to 5 frames"):
+    with pytest.raises(InputError, match="4 to 5 frames"):
         read(tmp_path)
 
 
@@ -296,7 +296,7 @@ def test_unsupported_syntax_zero_spacing_and_crooked_axes(tmp_path):
     dataset = pydicom.dcmread(path)
     dataset.PixelSpacing = [0, 1.5]
     dataset.save_as(tmp_path / "zero")
-    with pytest.raises(InputError, match="0 x 1.5 mm; expected spacing above zero"):
+    with pytest.raises(InputError, match=r"0 x 1\.5 mm; expected spacing above zero"):
         read(tmp_path / "zero")
     dataset.PixelSpacing, dataset.ImageOrientationPatient = [1, 1], [1, 0, 0, 0.5, 0.8, 0]
     dataset.save_as(tmp_path / "crooked")

@@ -10,6 +10,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+
 def _value(dataset: Dataset, keyword: str) -> tuple[Any, bool]:
     """The element's value and whether it is big endian; bytes where pydicom has not converted it yet."""
     tag = _TAGS.get(keyword)
