@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from firstread.acquire.heart_shape import (
@@ -66,7 +66,7 @@ class Contraction:
     rv_excursion_mm: float = 18.0
 
 
-def smooth_step(x: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+def smooth_step(x: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """``x^3 (10 - 15 x + 6 x^2)`` between 0 and 1, constant outside.
 
     >>> smooth_step(torch.tensor([-1.0, 0.5, 2.0]))
@@ -203,12 +203,12 @@ class BeatingHeart:
 
 
 def motion_factor(contraction: Contraction, theta: Float[Tensor, "*#p"],
-                  u: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+                  u: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """c(theta, u): how much more or less than the mean a region moves inwards."""
     return 1 + harmonic_sum(contraction.regional, theta) + patch_sum(contraction.patches, theta, u)
 
 
-def rv_bump(rv: RightVentricle, theta: Float[Tensor, "*#p"], v: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+def rv_bump(rv: RightVentricle, theta: Float[Tensor, "*#p"], v: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """Depth of the right ventricle over its largest depth at angle ``theta`` and level ``v``; zero outside."""
     turned = torch.remainder(theta - rv.septum_rad + torch.pi, 2 * torch.pi) - torch.pi
     x = turned / (rv.width_rad * (1 - rv.narrowing * v.clamp(0, 1)))
@@ -230,3 +230,26 @@ def radii(heart: BeatingHeart, moment: Moment, theta: Float[Tensor, "*#p"], z_mm
     start = heart.rv_base_mm(moment)
     bump = rv_bump(heart.rv, theta, (z_mm - start) / (heart.rv_apex_mm - start))
     return Radii(moved.sqrt(), outer, outer + moment.depth_mm * bump, left, u, material)
+
+
+def deform(heart: BeatingHeart, moment: Moment, radius_mm: Float[Tensor, "*#p"], theta: Float[Tensor, "*#p"],
+           z_mm: Float[Tensor, "*#p"]) -> tuple[Float[Tensor, "*q"], Float[Tensor, "*r"], Float[Tensor, "*s"]]:
+    """Where the point of the wall that lies at (radius, theta, z) at end-diastole has moved: the map above."""
+    lv, con = heart.lv, heart.contraction
+    u = z_mm / lv.length_mm
+    endo = endocardium(lv, theta, z_mm)
+    moved = endo**2 * (1 - moment.inward * motion_factor(con, theta, u))
+    radius = (moved + (radius_mm**2 - endo**2) / moment.stretch).sqrt()
+    twist = con.twist_base_rad + (con.twist_apex_rad - con.twist_base_rad) * u
+    return (radius, theta + moment.activation * twist,
+            lv.outer_length_mm - moment.stretch * (lv.outer_length_mm - z_mm))
+
+
+def label_points(heart: BeatingHeart, moment: Moment, points_mm: Float[Tensor, "*p 3"]) -> Integer[Tensor, "*p"]:
+    """Label (0 background, 1 LV cavity, 2 LV myocardium, 3 RV cavity) at heart coordinates (x, y, z), one moment."""
+    x, y, z = points_mm.unbind(-1)
+    r = torch.hypot(x, y)
+    at = radii(heart, moment, torch.atan2(y, x), z)
+    label = torch.where((r >= at.epi) & (r < at.rv), 3, 0)
+    label = torch.where(at.left & (r < at.epi), 2, label)
+    return torch.where(at.left & (r < at.endo), 1, label)

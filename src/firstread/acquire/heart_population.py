@@ -8,6 +8,7 @@ The right ventricle pumps what the left one does (± 3 %), so its volume follows
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +24,7 @@ from firstread.acquire.heart_shape import (
     cavity_ml,
     myocardium_ml,
 )
+from firstread.core.keys import Key
 
 Family = Literal["train", "calibration", "test"]
 Pathology = Literal["normal", "dilated", "hypertrophic", "infarct", "rv_disease"]
@@ -33,10 +35,23 @@ MIX = {"train": (0.36, 0.16, 0.16, 0.16, 0.16), "test": (0.20, 0.20, 0.20, 0.20,
 """Shares of the pathologies; calibration uses those of train."""
 
 
+Stream = Callable[[str], np.random.Generator]
+
+
+def streams(seed: int, family: Family) -> Stream:
+    """Independent generators by name, so that the draws of one part never move those of another."""
+
+    def stream(name: str) -> np.random.Generator:
+        return np.random.default_rng(Key(seed, f"heart_subject/{family}/{name}").generator().initial_seed())
+
+    return stream
+
+
 @dataclass(frozen=True)
 class Targets:
     """What the heart is built to have."""
 
+    pathology: Pathology
     sex: Literal["male", "female"]
     lvedv_ml: float
     lvef: float
@@ -44,6 +59,15 @@ class Targets:
     rvedv_ml: float
     rvef: float
     heart_rate: float
+
+
+def heart_of(*, seed: int, family: Family, pathology: Pathology | None = None) -> tuple[BeatingHeart, Targets]:
+    """The heart of subject ``seed`` of ``family``; a pathology of None is drawn."""
+    stream = streams(seed, family)
+    if pathology is None:
+        pathology = PATHOLOGIES[int(stream("pathology").choice(5, p=MIX["test" if family == "test" else "train"]))]
+    targets = draw_targets(stream("targets"), pathology)
+    return draw_heart(stream("heart"), targets, family), targets
 
 
 def draw_targets(rng: np.random.Generator, pathology: Pathology) -> Targets:
@@ -65,24 +89,25 @@ def draw_targets(rng: np.random.Generator, pathology: Pathology) -> Targets:
         edv, ef, lvm = edv * rng.uniform(0.75, 1.0), rng.uniform(0.58, 0.75), rng.uniform(130, 260)
         lvm *= 1.0 if male else 0.8
     elif pathology == "infarct":
-        edv, ef, lvm = edv * rng.uniform(1.1, 1.7), rng.uniform(0.2, 0.5), lvm * rng.uniform(1.0, 1.5)
+        edv, ef, lvm = edv * rng.uniform(1.1, 1.7), rng.uniform(0.2, 0.5), lvm * rng.uniform(1.2, 1.6)
     edv, ef, lvm = float(np.clip(edv, 62, 300)), float(np.clip(ef, 0.15, 0.75)), float(np.clip(lvm, 42, 280))
     rvef = float(np.clip(rvef, 0.2, 0.72))
     rvedv = edv * ef * (1 + 0.03 * rng.standard_normal()) / rvef
     if pathology == "rv_disease":
         rvedv, rvef = rng.uniform(180, 330) * (1.0 if male else 0.85), rng.uniform(0.18, 0.42)
     rvedv = float(np.clip(rvedv, 70, 340))
-    return Targets("male" if male else "female", edv, ef, lvm, rvedv, float(rvef), float(np.clip(rate, 45, 110)))
+    rate = float(np.clip(rate, 45, 110))
+    return Targets(pathology, "male" if male else "female", edv, ef, lvm, rvedv, float(rvef), rate)
 
 
-def draw_heart(rng: np.random.Generator, targets: Targets, pathology: Pathology, family: Family) -> BeatingHeart:
+def draw_heart(rng: np.random.Generator, targets: Targets, family: Family) -> BeatingHeart:
     """A heart that has the ``targets`` exactly.
 
     The test family has another shape family: super-ellipsoid profiles (exponent 2.3 to 2.8), contour harmonics of
     order 3 to 5 and thickness harmonics of order 2 to 4, where train and calibration have ellipsoids with orders 2 to
     3 and 1 to 2.
     """
-    test = family == "test"
+    test, pathology = family == "test", targets.pathology
     septum = math.pi + rng.normal(0, 0.12)
     sphericity = rng.normal(0.57, 0.035)
     if pathology == "dilated":

@@ -39,11 +39,17 @@ class Scan:
     matrix: tuple[int, int]
     spacing_mm: float
     thickness_mm: float
+    gap_mm: float
     places_mm: tuple[float, ...]
     centre_mm: tuple[float, float]
     turn_rad: float
     shifts_mm: tuple[tuple[float, float], ...]
     taper: float = 0.0
+
+    @property
+    def step_mm(self) -> float:
+        """From slice to slice."""
+        return self.thickness_mm + self.gap_mm
 
     def subslices_mm(self, k: int) -> list[float]:
         """The places that are averaged for slice ``k``."""

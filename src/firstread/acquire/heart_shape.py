@@ -91,7 +91,7 @@ class RightVentricle:
     wall_mm: float = 3.5
 
 
-def harmonic_sum(harmonics: tuple[Harmonic, ...], theta: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+def harmonic_sum(harmonics: tuple[Harmonic, ...], theta: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """``sum_k a_k cos(k theta - f_k)``."""
     total = torch.zeros_like(theta)
     for h in harmonics:
@@ -100,7 +100,7 @@ def harmonic_sum(harmonics: tuple[Harmonic, ...], theta: Float[Tensor, "*#p"]) -
 
 
 def patch_sum(patches: tuple[Patch, ...], theta: Float[Tensor, "*#p"],
-              u: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+              u: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """Sum of the patches at angle ``theta`` and level ``u`` (broadcast together)."""
     total = torch.zeros(torch.broadcast_shapes(theta.shape, u.shape), dtype=theta.dtype)
     for p in patches:
@@ -110,7 +110,7 @@ def patch_sum(patches: tuple[Patch, ...], theta: Float[Tensor, "*#p"],
 
 
 def profile(z_mm: Float[Tensor, "*#p"], *, length_mm: float, equator_mm: float,
-            exponent: float) -> Float[Tensor, "*#p"]:
+            exponent: float) -> Float[Tensor, "*q"]:
     """``(1 - |(z - z0) / (l - z0)|^e)^(1/e)``, zero beyond ``l``.
 
     >>> profile(torch.tensor([20.0, 80.0]), length_mm=80.0, equator_mm=20.0, exponent=2.0)
@@ -120,13 +120,13 @@ def profile(z_mm: Float[Tensor, "*#p"], *, length_mm: float, equator_mm: float,
     return (1 - ratio**exponent).clamp(min=0) ** (1 / exponent)
 
 
-def endocardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+def endocardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """Radius of the cavity at end-diastole in mm, zero beyond its apex."""
     smooth = profile(z_mm, length_mm=lv.length_mm, equator_mm=lv.equator * lv.length_mm, exponent=lv.exponent)
     return lv.radius_mm * smooth * (1 + harmonic_sum(lv.contour, theta))
 
 
-def epicardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tensor, "*#p"]) -> Float[Tensor, "*#p"]:
+def epicardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """Radius of the outer surface at end-diastole in mm, zero beyond its apex."""
     z0 = lv.equator * lv.length_mm
     inner = lv.radius_mm * profile(z_mm, length_mm=lv.length_mm, equator_mm=z0, exponent=lv.exponent)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from firstread.acquire.heart_motion import BeatingHeart
 from firstread.acquire.heart_population import Pathology, Targets
+from firstread.acquire.heart_regional import regional_values
 from firstread.acquire.heart_shape import MYOCARDIAL_DENSITY_G_ML, myocardium_ml
 from firstread.core.records import Phenotype, Phenotypes, Rows
 
@@ -61,16 +62,17 @@ def unit_of(name: str) -> str:
     return "mm" if name.startswith("WT") else "%"
 
 
-def heart_truth(heart: BeatingHeart, targets: Targets, pathology: Pathology, phases: Float[Tensor, " t"]) -> HeartTruth:
+def heart_truth(heart: BeatingHeart, targets: Targets, phases: Float[Tensor, " t"]) -> HeartTruth:
     """All values of ``heart``."""
     edv, rvedv = heart.lvedv_ml, heart.rvedv_ml
     ef, rvef = heart.contraction.ef, heart.contraction.rv_ef
     values = {"LVEDV": edv, "LVESV": edv * (1 - ef), "LVSV": edv * ef, "LVEF": 100 * ef,
               "LVCO": edv * ef * targets.heart_rate / 1000, "LVM": myocardium_ml(heart.lv) * MYOCARDIAL_DENSITY_G_ML,
               "RVEDV": rvedv, "RVESV": rvedv * (1 - rvef), "RVSV": rvedv * rvef, "RVEF": 100 * rvef}
+    values |= regional_values(heart)
     parameters = {"lv": asdict(heart.lv), "rv": asdict(heart.rv), "timing": asdict(heart.timing),
                   "contraction": asdict(heart.contraction)}
-    return HeartTruth(pathology, targets.sex, targets.heart_rate, values, phases, heart.lv_volume_ml(phases),
+    return HeartTruth(targets.pathology, targets.sex, targets.heart_rate, values, phases, heart.lv_volume_ml(phases),
                       heart.rv_volume_ml(phases), parameters)
 
 
