@@ -1,0 +1,72 @@
+"""One hard segmentation out of several soft ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from firstread.core.records import HardLabels, SoftLabels
+from firstread.core.stage import Stage
+from firstread.ops.regions import largest_component
+
+
+class Consensus(Stage):
+    """Mean of all draws and members of each (subject, part), its most probable class, cleaned up in 3D.
+
+    Cleaning up keeps the largest connected component of the left ventricle (cavity and muscle together), of each of its
+    parts and of the right cavity, frame by frame, and fills what the cavity's ring encloses in each slice. Not
+    differentiable: hard labels.
+    """
+
+    result: ClassVar[str] = "labels"
+    differentiable = False
+
+    def __init__(self, *, clean: bool = True) -> None:
+        super().__init__()
+        self.clean = clean
+
+    def forward(self, labels: SoftLabels) -> HardLabels:
+        merged = average_draws(labels)
+        hard = merged.harden()
+        if not self.clean:
+            return hard
+        cleaned = clean_up(hard.data[:, :, 0].long())
+        kept = merged.data.detach().gather(2, cleaned.unsqueeze(2))
+        return replace(hard, data=cleaned.unsqueeze(2).to(torch.uint8), top_probability=kept)
+
+
+def average_draws(labels: SoftLabels) -> SoftLabels:
+    """The mean probability over the rows of each (subject, part); the first row's grid and times stand for all."""
+    places = torch.stack((labels.rows.subject, labels.rows.part), dim=1)
+    unique, group = torch.unique(places, dim=0, return_inverse=True)
+    first = torch.stack([torch.nonzero(group == g)[0, 0] for g in range(len(unique))])
+    total = labels.data.new_zeros((len(unique), *labels.data.shape[1:])).index_add(0, group, labels.data)
+    count = torch.bincount(group).to(total).reshape(-1, *(1,) * (total.ndim - 1))
+    merged = labels.select(first)
+    return replace(merged, data=total / count, rows=replace(merged.rows, draw=torch.zeros_like(merged.rows.draw)))
+
+
+def clean_up(index: Tensor) -> Tensor:
+    """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
+
+    >>> clean_up(torch.tensor([3, 0, 3, 3]).reshape(1, 1, 1, 1, 4)).flatten().tolist()
+    [0, 0, 3, 3]
+    """
+    left = largest_component((index == 1) | (index == 2))
+    cavity = largest_component(left & (index == 1))
+    muscle = largest_component(left & (index == 2))
+    right = largest_component(index == 3)
+    cavity = cavity | (_enclosed(cavity | muscle) & ~cavity & ~muscle & ~right)
+    return 1 * cavity + 2 * muscle + 3 * (right & ~cavity & ~muscle)
+
+
+def _enclosed(mask: Tensor) -> Tensor:
+    """Holes of each slice filled."""
+    from scipy import ndimage
+
+    planes = mask.cpu().numpy().reshape(-1, *mask.shape[-2:])
+    filled = [ndimage.binary_fill_holes(plane) if plane.any() else plane for plane in planes]
+    return torch.stack([torch.from_numpy(plane) for plane in filled]).reshape(mask.shape).to(mask.device)

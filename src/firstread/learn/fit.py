@@ -1,0 +1,127 @@
+"""One short loop for every recipe; a run that is killed and started again ends at the same weights."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstread.core.errors import FormatError, SettingError, SignalError
+
+
+def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int, floor: float = 0.01) -> float:
+    """Linear warm-up to ``peak``, then half a cosine down to ``floor * peak`` (Loshchilov 2017).
+
+    >>> learning_rate_at(0, steps=100, peak=1.0, warmup=10), learning_rate_at(10, steps=100, peak=1.0, warmup=10)
+    (0.1, 1.0)
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Module, Any], Tensor], *, steps: int,
+        checkpoint: Path, learning_rate: float = 1e-3, warmup: int = 100, weight_decay: float = 1e-4,
+        averaging: float = 0.998, clip: float = 1.0, every: int = 200, seed: int = 0,
+        stop: Callable[[int], bool] | None = None,
+        report: Callable[[int, float], None] | None = None) -> nn.Module:
+    """Train ``model`` in place and return it with averaged weights.
+
+    batches: step number to batch; it must depend on the number alone, so that a resumed run sees the same batches.
+    loss: model and batch to a scalar.
+    checkpoint: written whole every ``every`` steps and at the end; where it exists, training goes on from it.
+    averaging: decay of the exponential moving average of the weights, which is what is returned; zero for none.
+    clip: largest norm of the gradient. stop: asked after each step, ends the run early at a checkpoint.
+    report: called with step and loss after each step, besides the progress bar.
+
+    AdamW with a cosine learning rate. Raises SignalError when the loss is no number, FormatError for a checkpoint of
+    other settings or of another model.
+    """
+    if steps < 1 or not 0 <= averaging < 1:
+        raise SettingError(f"{steps} steps, averaging {averaging}", expected="one step or more, averaging in [0, 1)",
+                           remedy="correct the settings")
+    settings = {"steps": steps, "learning_rate": learning_rate, "warmup": warmup, "weight_decay": weight_decay,
+                "averaging": averaging, "clip": clip, "seed": seed}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    first = _resume(checkpoint, settings, model, optimizer, average) if checkpoint.exists() else 0
+    model.train()
+    with _progress() as progress:
+        bar = progress.add_task("training", total=steps, completed=first, loss=float("nan"))
+        for step in range(first, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, steps=steps, peak=learning_rate, warmup=warmup)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed((seed << 32) + step)
+                value = loss(model, batches(step))
+            if not torch.isfinite(value):
+                raise SignalError(f"a loss of {value.item()} at step {step}", expected="a finite number",
+                                  remedy="lower the learning rate or look at this batch")
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            _average(average, model, min(averaging, (step + 1) / (step + 10)))
+            done = step + 1
+            progress.update(bar, completed=done, loss=value.item())
+            if report is not None:
+                report(done, value.item())
+            ended = done == steps or (stop is not None and stop(done))
+            if ended or done % every == 0:
+                _save(checkpoint, {"step": done, "settings": settings, "model": model.state_dict(),
+                                   "optimizer": optimizer.state_dict(), "average": average})
+            if ended:
+                break
+    model.load_state_dict(average)
+    return model.eval()
+
+
+def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    """``a <- decay a + (1 - decay) w`` for every weight; whole numbers are copied."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value.detach(), 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+def _resume(checkpoint: Path, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer,
+            average: dict[str, Tensor]) -> int:
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        before = saved["settings"]
+        other = {name: before.get(name) for name in settings if before.get(name) != settings[name]}
+        if other:
+            wanted = {name: settings[name] for name in other}
+            raise FormatError(f"a checkpoint made with {other}", expected=f"{wanted}",
+                              remedy=f"use the same settings, or remove {checkpoint.name} to start anew")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        for name, value in saved["average"].items():
+            average[name].copy_(value)
+        return int(saved["step"])
+    except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
+        raise FormatError(f"a checkpoint that does not fit ({type(error).__name__})",
+                          expected="one written by this recipe",
+                          remedy=f"remove {checkpoint.name} to start anew") from error
+
+
+def _save(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Whole or not at all: written beside, then renamed."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    beside = checkpoint.with_name(checkpoint.name + ".part")
+    torch.save(state, beside)
+    os.replace(beside, checkpoint)
+
+
+def _progress():
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                    TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())

@@ -1,0 +1,79 @@
+"""A small U-Net on plain tensors: group norm, nearest-neighbour upsampling, summed skips; 2D and 3D.
+
+Every operation acts on one sample alone, so per-sample gradients (``torch.func``) are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstread.core.errors import SettingError
+
+
+def convolution(channels_in: int, channels_out: int, *, dims: int) -> nn.Sequential:
+    """Convolution of three voxels, group norm, rectifier: ``relu(norm(w * x))``."""
+    kind = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    return nn.Sequential(kind(channels_in, channels_out, 3, padding=1, bias=False),
+                         nn.GroupNorm(math.gcd(8, channels_out), channels_out), nn.ReLU())
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger 2015) with skips that are added instead of concatenated, which halves the decoder's work.
+
+    channels_in, channels_out: of the input and of the logits.
+    widths: channels at each scale; every scale halves the resolution of the one before.
+    dims: 2 for images ``[batch, channel, y, x]``, 3 for volumes ``[batch, channel, z, y, x]``.
+
+    Any size goes in: it is padded at the far edges by replication to a multiple of ``2 ** (len(widths) - 1)`` and
+    cropped again. Raises SettingError for widths or dims that make no network.
+
+    >>> import torch
+    >>> UNet(channels_in=1, channels_out=4, widths=(8, 16))(torch.zeros(2, 1, 33, 40)).shape
+    torch.Size([2, 4, 33, 40])
+    """
+
+    def __init__(self, *, channels_in: int, channels_out: int, widths: tuple[int, ...] = (16, 32, 64, 128, 160),
+                 dims: int = 2) -> None:
+        super().__init__()
+        if dims not in (2, 3):
+            raise SettingError(f"a U-Net of {dims} dimensions", expected="2 or 3", remedy="set dims")
+        if not widths or min(channels_in, channels_out, *widths) < 1:
+            raise SettingError(f"{channels_in} channels in, {channels_out} out, widths {widths}",
+                               expected="one channel or more everywhere", remedy="correct the widths")
+        self.channels_in, self.channels_out, self.widths, self.dims = channels_in, channels_out, widths, dims
+        pointwise = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        self.down = nn.ModuleList(
+            nn.Sequential(convolution(before, width, dims=dims), convolution(width, width, dims=dims))
+            for before, width in pairwise((channels_in, *widths)))
+        self.narrow = nn.ModuleList(pointwise(deep, width, 1, bias=False) for width, deep in pairwise(widths))
+        self.up = nn.ModuleList(convolution(width, width, dims=dims) for width in widths[:-1])
+        self.logits = pointwise(widths[0], channels_out, 1)
+
+    def forward(self, x: Float[Tensor, "batch channels_in *space"]) -> Float[Tensor, "batch channels_out *space"]:
+        """Logits at every voxel of ``x``."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.channels_in:
+            raise SettingError(f"an input of shape {tuple(x.shape)}",
+                               expected=f"[batch, {self.channels_in}, {'z, ' if self.dims == 3 else ''}y, x]",
+                               remedy="fold other axes into the batch")
+        space = x.shape[2:]
+        multiple = 2 ** (len(self.widths) - 1)
+        missing = [-size % multiple for size in space]
+        x = F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
+        skips = []
+        for scale, encode in enumerate(self.down):
+            if scale:
+                x = F.max_pool2d(x, 2) if self.dims == 2 else F.max_pool3d(x, 2)
+            x = encode(x)
+            skips.append(x)
+        x = skips.pop()
+        for narrow, decode in zip(reversed(self.narrow), reversed(self.up), strict=True):
+            x = decode(skips.pop() + F.interpolate(narrow(x), scale_factor=2, mode="nearest"))
+        x = self.logits(x)
+        for axis, size in enumerate(space):
+            x = x.narrow(axis + 2, 0, size)
+        return x

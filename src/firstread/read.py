@@ -1,0 +1,104 @@
+"""The main job: a file in, a reading out.
+
+    file ─▶ Case ─▶ chain ─▶ Reading ─▶ page, JSON, labels, DICOM SEG
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+
+from firstread.chains.heart import heart_chain
+from firstread.core.provenance import file_hash, peak_memory_mb, versions
+from firstread.core.reading import Person, Reading
+from firstread.core.records import KSpace
+from firstread.io.folder import check_free, new_folder
+from firstread.io.open import read as open_file
+from firstread.report.write import write
+from firstread.simulate import compare, read_truth, simulate_hearts
+
+MARKER = "reading.json"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user can say about an input.
+
+    axes: of a .npy array; spacing_mm: (z, y, x) where the file has none; series: which DICOM series; phase: of a single
+    frame; sex, height_cm, weight_kg: override the file's; weights: of the segmentation, a name of the zoo or a file;
+    truth: a subject's folder of ``firstread simulate``; identify: keep the patient's name; seed: of all draws.
+    """
+
+    axes: str | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    series: str | None = None
+    phase: Literal["ED", "ES"] | None = None
+    sex: Literal["F", "M"] | None = None
+    height_cm: float | None = None
+    weight_kg: float | None = None
+    weights: str | None = None
+    truth: Path | None = None
+    identify: bool = False
+    seed: int = 0
+
+
+def read(source: Path, settings: Settings | None = None, *, progress: Progress = lambda text: None) -> Reading:
+    """Read one heart from a DICOM folder or file, NIfTI, ISMRMRD, fastMRI, BART, .npy or picture.
+
+    Raises InputError and its kin for whatever cannot be read, each with what to do.
+    """
+    settings = settings or Settings()
+    started = time.perf_counter()
+    progress(f"opening {source}")
+    opened = open_file(source, axes=settings.axes, spacing_mm=settings.spacing_mm, series=settings.series,
+                       identify=settings.identify)
+    case = replace(opened.case, seed=settings.seed)
+    raw = any(isinstance(record, KSpace) for record in case.values())
+    chain = heart_chain(raw=raw, weights=settings.weights, phase=settings.phase).eval()
+    with torch.inference_mode():
+        done = chain(case, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
+    errors: dict[str, float] = {}
+    if settings.truth is not None:
+        truth, analytic = read_truth(settings.truth)
+        errors = compare(done, truth, analytic)
+        done = replace(done, records={**done.records, **truth})
+    kept = {name: record for name, record in done.items() if not name.endswith((".members", ".point"))}
+    return Reading(replace(done, records=kept), _person(opened.person, settings),
+                   source.name if settings.identify else f"{opened.kind} input", opened.kind, file_hash(source),
+                   versions(), time.perf_counter() - started, peak_memory_mb(), notes=done.notes, errors=errors)
+
+
+def read_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,
+                   progress: Progress = lambda text: None) -> Reading:
+    """Read ``source`` and write page, JSON, labels and, for DICOM, segmentation objects; whole or not at all."""
+    check_free(folder, marker=MARKER, overwrite=overwrite)
+    reading = read(source, settings, progress=progress)
+    with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
+        progress("writing the report")
+        write(reading, work)
+    return reading
+
+
+def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
+                progress: Progress = lambda text: None) -> Reading:
+    """The embedded example: simulate the raw signal of one heart, then read it as any other file."""
+    check_free(folder, marker=MARKER, overwrite=overwrite)
+    with TemporaryDirectory() as home:
+        progress("simulating a beating heart: 8 coils, 6-fold undersampled")
+        subject = simulate_hearts(Path(home) / "heart", example=True, seed=seed)[0]
+        settings = Settings(truth=subject, sex="F", height_cm=165, weight_kg=62, seed=seed)
+        return read_to_folder(subject / "kspace.h5", folder, settings, overwrite=overwrite, progress=progress)
+
+
+def _person(found: Person, settings: Settings) -> Person:
+    """What the user stated, else what the file says."""
+    stated = {name: value for name in ("sex", "height_cm", "weight_kg")
+              if (value := getattr(settings, name)) is not None}
+    return replace(found, **stated)

@@ -1,0 +1,102 @@
+"""Short-axis heart segmentation trained on random hearts alone (``heart-sax``).
+
+A trunk is trained once; the members of the ensemble are branches of it, each trained on with other random hearts and
+a learning rate that rises again first. They share the trunk, so their spread is smaller than that of independent
+networks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstread.acquire.slices import random_stacks
+from firstread.core.errors import SettingError
+from firstread.core.keys import Key
+from firstread.learn.fit import fit
+from firstread.learn.losses import dice_cross_entropy
+from firstread.learn.prefetch import Prefetched
+from firstread.nets.unet import UNet
+from firstread.ops.neighbours import with_neighbours
+
+NAME = "heart-sax"
+SUMMARY = "short-axis heart segmentation, from simulated slices alone"
+CLASSES = ("background", "LV cavity", "LV myocardium", "RV cavity")
+WIDTHS = (16, 32, 64, 128, 128)
+SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 5000, 600
+
+Batches = Callable[[int], Any]
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+def network() -> UNet:
+    """The network of every member: three neighbouring slices in, four classes out."""
+    return UNet(channels_in=3, channels_out=len(CLASSES), widths=WIDTHS)
+
+
+class RandomHearts:
+    """Batch number to (images, labels) of 16 random slices of 4 hearts; a function of seed and number alone."""
+
+    def __init__(self, *, seed: int, subjects: int = 4, slices: int = 4, size: int = 112) -> None:
+        self.key, self.subjects, self.slices, self.size = Key(seed, "heart_segment"), subjects, slices, size
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        images, labels = random_stacks(self.key, number, subjects=self.subjects, slices=self.slices, size=self.size)
+        coin = torch.rand((2, self.subjects), generator=self.key.generator(number, 1))
+        return with_neighbours(images, keep=coin[0] > 0.25, turned=coin[1] > 0.5), labels.flatten(0, 1)
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Cross entropy and soft Dice of one batch, on the device that the model is on."""
+    device = next(model.parameters()).device
+    images, labels = batch
+    return dice_cross_entropy(model(images.to(device)), labels.to(device, torch.int64))
+
+
+def train_members(out: Path, device: str, *, trunk: nn.Module, batches: Callable[[int], Batches], loss: Loss,
+                  steps: int, learning_rate: float = 7e-4) -> list[nn.Module]:
+    """Branches of a trunk: member m trained on ``batches(m)`` for ``steps`` more steps."""
+    members = []
+    for member in range(MEMBERS):
+        branch = network().to(device)
+        branch.load_state_dict(trunk.state_dict())
+        members.append(fit(branch, Prefetched(batches(member), last=steps), loss, steps=steps, seed=SEED + member,
+                           learning_rate=learning_rate, checkpoint=out / f"member{member}.pt"))
+    return members
+
+
+def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
+    """Train trunk and members into ``out``; interrupted and called again it goes on. ``steps`` is the trunk's.
+
+    Raises SettingError when real data is given: this weight has seen none.
+    """
+    if data is not None:
+        raise SettingError(f"data {data.name} for {NAME}", expected="none: it is trained on simulation alone",
+                           remedy="leave --data out, or train heart-sax-sunnybrook")
+    count = steps or TRUNK_STEPS
+    torch.manual_seed(SEED)
+    trunk = fit(network().to(device), Prefetched(RandomHearts(seed=SEED), last=count), loss, steps=count, seed=SEED,
+                learning_rate=2e-3, checkpoint=out / "trunk.pt")
+    after = max(1, count * BRANCH_STEPS // TRUNK_STEPS)
+    members = train_members(out, device, trunk=trunk, loss=loss, steps=after,
+                            batches=lambda member: RandomHearts(seed=SEED + 1 + member))
+    save(out, NAME, members, {"summary": SUMMARY, "recipe": "heart_segment", "seed": SEED,
+                              "images_shown": 16 * (count + MEMBERS * after), "data": "random hearts alone"})
+
+
+def save(out: Path, name: str, members: Sequence[nn.Module], card: dict[str, Any]) -> None:
+    """Write ``name.safetensors`` (half precision, parameters ``member0.…``) and its card ``name.json`` into ``out``."""
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    state = {f"member{number}.{key}": value.detach().cpu().half().contiguous()
+             for number, member in enumerate(members) for key, value in member.state_dict().items()}
+    save_file(state, out / f"{name}.safetensors")
+    about = {"name": name, **card, "network": {"channels_in": 3, "channels_out": len(CLASSES), "widths": list(WIDTHS)},
+             "classes": list(CLASSES), "spacing_mm": 1.5, "members": len(members), "licence": "Apache-2.0"}
+    (out / f"{name}.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
