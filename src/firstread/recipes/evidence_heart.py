@@ -47,7 +47,6 @@ class Job:
 
     def run(self, family: Family, index: int) -> Path | None:
         """All steps of one subject that are not stored yet; the file of the last, None where ``until`` ends earlier."""
-        begun = time.process_time()
         stem = f"{family}-{index:04d}-{self.scanner.label()}"
         scan = self.cache / f"{stem}.npz"
         if not scan.is_file():
@@ -68,6 +67,7 @@ class Job:
         if not numbers.is_file():
             with np.load(picture) as stored:
                 image, errors = torch.from_numpy(stored["image"]), json.loads(str(stored["errors"]))
+            begun = time.process_time()
             found = subjects.measured(reader, made, image) | {"image": errors, "index": index, "family": family,
                                                               "cpu_seconds": time.process_time() - begun}
             subjects.write_text(numbers, json.dumps(found))
