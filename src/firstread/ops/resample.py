@@ -29,7 +29,8 @@ def sample(data: Float[Tensor, "batch channel *space"], index: Float[Tensor, "ba
     """
     space = data.shape[2:]
     if index.shape[-1] != len(space):
-        raise SettingError(f"indices of {index.shape[-1]} axes into data of {len(space)}", expected="as many as the data has",
+        raise SettingError(f"indices of {index.shape[-1]} axes into data of {len(space)}",
+                           expected="as many as the data has",
                            remedy="give (x, y) for images and (x, y, z) for volumes")
     sizes = torch.tensor(space[::-1], dtype=index.dtype, device=index.device)
     unit = (2 * index + 1) / sizes - 1
