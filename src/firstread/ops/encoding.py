@@ -99,3 +99,14 @@ class CartesianEncoding(LinearOp):
         if self.sensitivities is None:
             return peak
         return peak * float(self.sensitivities.detach().abs().square().sum(dim=2).max())
+
+
+def combine(kspace: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
+            ) -> Complex[Tensor, "batch time 1 z y x"]:
+    """Coil-combined image of k-space taken as fully sampled, ``Σ_c S_c* F⁻¹ k_c / Σ_c |S_c|²``."""
+    image = ifft(kspace, encoding.fourier_axes)
+    maps = encoding.sensitivities
+    if maps is None:
+        return image
+    energy = maps.abs().square().sum(dim=2, keepdim=True)
+    return (maps.conj() * image).sum(dim=2, keepdim=True) / energy.clamp_min(torch.finfo(energy.dtype).tiny)

@@ -6,6 +6,7 @@ from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
 from firstread.ops.solve import solve
+from firstread.ops.variation import minimize_temporal_variation
 from firstread.reconstruct.problem import image_from, independent_axes, problem_of
 
 
@@ -34,5 +35,32 @@ class CGSense(Stage):
         problem = problem_of(kspace, calibration_lines=self.calibration_lines)
         weight = self.regularization * problem.encoding.bound()
         image = solve(lambda x: problem.encoding.gram(x) + weight * x, problem.rhs(), iterations=self.iterations,
-                      tolerance=self.tolerance, systems=independent_axes(kspace.fourier_axes))
+                      tolerance=self.tolerance, systems=independent_axes(problem.encoding))
+        return image_from(kspace, image)
+
+
+class TemporalTV(Stage):
+    """Least squares with temporal total variation: ``min_x ½‖E x - y‖² + λ Σ |x_{t+1} - x_t|``, circular in time.
+
+    regularization: λ, relative to the brightness of the image (99th percentile of the time average).
+    iterations: of the primal-dual method; its step sizes follow from the coils.
+
+    Reads a KSpace, writes the complex Image "image". The gradient runs through the iterations.
+    """
+
+    result = "image"
+
+    def __init__(self, *, regularization: float | int = 3e-2, iterations: int = 60, calibration_lines: int = 32):
+        super().__init__()
+        if regularization < 0 or iterations < 1:
+            raise SettingError(f"regularization {regularization}, {iterations} iterations",
+                               expected="λ ≥ 0, one iteration or more", remedy="correct the setting")
+        self.regularization, self.iterations = regularization, iterations
+        self.calibration_lines = calibration_lines
+
+    def forward(self, kspace: KSpace) -> Image:
+        problem = problem_of(kspace, calibration_lines=self.calibration_lines)
+        image = minimize_temporal_variation(
+            problem.encoding.gram, problem.rhs(), self.regularization * problem.brightness(),
+            bound=problem.encoding.bound(), iterations=self.iterations)
         return image_from(kspace, image)

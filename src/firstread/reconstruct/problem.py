@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from firstread.core.errors import SignalError
 from firstread.core.records import Image, KSpace
-from firstread.ops.encoding import CartesianEncoding
-from firstread.ops.fourier import DIMENSION, dimensions
+from firstread.ops.encoding import CartesianEncoding, combine
+from firstread.ops.fourier import DIMENSION, dimensions, ifft
 from firstread.ops.whitening import combine_coils, whitening_matrix
 from firstread.reconstruct.sensitivities import estimate_sensitivities
 
 
 @dataclass(frozen=True)
 class Problem:
-    """``y ≈ E x``: decorrelated measurements and the operator that explains them."""
+    """``y ≈ E x``: decorrelated measurements and the operator that explains them.
+
+    Axes that were sampled at every position are already images: only the others are left to ``encoding``.
+    """
 
     measured: Complex[Tensor, "batch time coil z y x"]
     encoding: CartesianEncoding
@@ -26,6 +29,14 @@ class Problem:
     def rhs(self) -> Complex[Tensor, "batch time 1 z y x"]:
         """``Eᴴ y``, the zero-filled image."""
         return self.encoding.adjoint(self.measured)
+
+    def brightness(self) -> Float[Tensor, "batch 1 1 1 1 1"]:
+        """What a regularization is relative to: the 99th percentile of the time-averaged image, per batch row."""
+        mask = self.encoding.mask.detach().expand(-1, self.measured.shape[1], *[-1] * 4)
+        mean = self.measured.detach().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+        image = combine(mean, self.encoding).abs().flatten(1)
+        every = image.shape[1] // 1_000_000 + 1
+        return torch.quantile(image[:, ::every], 0.99, dim=1).clamp_min(1e-30)[:, None, None, None, None, None]
 
 
 def problem_of(kspace: KSpace, *, calibration_lines: int = 32) -> Problem:
@@ -45,7 +56,9 @@ def problem_of(kspace: KSpace, *, calibration_lines: int = 32) -> Problem:
         data = combine_coils(matrix, data)
         maps = None if maps is None else combine_coils(matrix, maps)
     mask = _shortest(kspace.mask, kspace.fourier_axes)
-    return Problem(data, CartesianEncoding(mask=mask, sensitivities=maps, fourier_axes=kspace.fourier_axes))
+    full = tuple(a for a in kspace.fourier_axes if mask.shape[DIMENSION[a]] == 1)
+    left = tuple(a for a in kspace.fourier_axes if a not in full)
+    return Problem(ifft(data, full), CartesianEncoding(mask=mask, sensitivities=maps, fourier_axes=left))
 
 
 def check(kspace: KSpace) -> None:
@@ -80,9 +93,9 @@ def image_from(kspace: KSpace, data: Complex[Tensor, "batch time 1 z y x"]) -> I
                  notes=kspace.notes)
 
 
-def independent_axes(fourier_axes: tuple[str, ...]) -> int:
-    """How many leading axes of an image number systems that encoding does not couple (batch, time, channel, slices)."""
-    return 6 + min(dimensions(fourier_axes))
+def independent_axes(encoding: CartesianEncoding) -> int:
+    """How many leading axes of an image number systems that encoding does not couple: batch, time, perhaps slices."""
+    return 6 + min(dimensions(encoding.fourier_axes), default=-3)
 
 
 def _shortest(mask: Tensor, fourier_axes: tuple[str, ...]) -> Tensor:

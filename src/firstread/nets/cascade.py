@@ -1,0 +1,209 @@
+"""Deep cascade of convolutional networks for dynamic MRI (Schlemper et al. 2017, 2018): residual block, data
+consistency, residual block, data consistency …
+
+The formulas first: data consistency in closed form for one coil and as a proximal step for many, and data sharing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float, Num
+from torch import Tensor, nn
+
+from firstread.core.errors import SettingError
+from firstread.ops.encoding import CartesianEncoding, combine
+from firstread.ops.fourier import fft, ifft
+from firstread.ops.solve import conjugate_gradient
+from firstread.ops.variation import minimize_temporal_variation
+
+Kernel = Literal["yx", "tyx", "shift"]
+
+
+def consistent_kspace(predicted: Complex[Tensor, "*axes"], measured: Complex[Tensor, "*axes"], mask: Num[Tensor, "..."],
+                      weight: Num[Tensor, ""] | None = None) -> Complex[Tensor, "*axes"]:
+    """Closed form for one coil: ``(μ k + y) / (μ + 1)`` where measured, ``k`` elsewhere.
+
+    weight: μ, the trust in the prediction relative to the measurement; None for noiseless data, μ = 0.
+
+    >>> k, y, m = torch.zeros(2) + 0j, torch.ones(2) + 0j, torch.tensor([1.0, 0.0])
+    >>> consistent_kspace(k, y, m, torch.tensor(1.0)).real.tolist()
+    [0.5, 0.0]
+    """
+    share = mask if weight is None else mask / (1 + weight)
+    return predicted + share * (measured - predicted)
+
+
+def data_consistency(image: Complex[Tensor, "batch time 1 z y x"], measured: Complex[Tensor, "batch time coil z y x"],
+                     encoding: CartesianEncoding, weight: Num[Tensor, ""] | None = None, *, steps: int = 4,
+                     rhs: Complex[Tensor, "batch time 1 z y x"] | None = None) -> Complex[Tensor, "batch time 1 z y x"]:
+    """The proximal step ``argmin_x ‖E x - y‖² + μ ‖x - z‖²`` about ``image`` z.
+
+    One coil: in closed form. Many: ``steps`` of conjugate gradients on ``(EᴴE + μ) x = Eᴴy + μ z`` that begin at z.
+    rhs: ``Eᴴ y`` where it is at hand. Many coils need a weight μ above zero.
+    """
+    if encoding.sensitivities is None:
+        axes = encoding.fourier_axes
+        return ifft(consistent_kspace(fft(image, axes), measured, encoding.mask, weight), axes)
+    if weight is None:
+        raise SettingError("noiseless data consistency with many coils", expected="a weight above zero",
+                           remedy="give the cascade a `consistency`")
+    rhs = encoding.adjoint(measured) if rhs is None else rhs
+    return conjugate_gradient(lambda x: encoding.gram(x) + weight * x, rhs + weight * image, start=image,
+                              iterations=steps, systems=3)
+
+
+def share_data(measured: Complex[Tensor, "batch time coil z y x"], mask: Num[Tensor, "#batch mt 1 mz my mx"],
+               distance: int) -> Complex[Tensor, "batch time coil z y x"]:
+    """Data sharing: samples not measured in a frame become the mean of those measured within ±``distance`` frames.
+
+    Circular in time, as the heart beats; what no neighbour measured stays zero.
+    """
+    frames = measured.shape[1]
+    mask = mask.expand(-1, frames, *[-1] * 4)
+    if 2 * distance + 1 >= frames:
+        total, count = measured.sum(dim=1, keepdim=True), mask.sum(dim=1, keepdim=True)
+    else:
+        shifts = range(-distance, distance + 1)
+        total = sum(measured.roll(s, dims=1) for s in shifts)
+        count = sum(mask.roll(s, dims=1) for s in shifts)
+    return measured + (1 - mask) * (total / count.clamp_min(1))
+
+
+def shift_frames(features: Float[Tensor, "frames channel y x"], parts: int = 4) -> Float[Tensor, "frames channel y x"]:
+    """One ``parts``-th of the channels from the frame before, one from the frame after, circular (Lin et al. 2019).
+
+    >>> shift_frames(torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1).expand(3, 4, 1, 1))[0, :, 0, 0].tolist()
+    [2.0, 1.0, 0.0, 0.0]
+    """
+    size = features.shape[1] // parts
+    before, after, same = features.split((size, size, features.shape[1] - 2 * size), dim=1)
+    return torch.cat((before.roll(1, dims=0), after.roll(-1, dims=0), same), dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """``depth`` convolutions of one cine, ReLU between them; the last gives what is added to the image.
+
+    It begins as the identity (the last weights are zero).
+    kernel: "yx" 3x3 frame by frame; "tyx" 3x3x3, circular in time; "shift" 3x3 on channels shifted in time.
+    """
+
+    def __init__(self, *, channels: int, depth: int, width: int, kernel: Kernel):
+        super().__init__()
+        self.kernel = kernel
+        kind = nn.Conv3d if kernel == "tyx" else nn.Conv2d
+        padding = (0, 1, 1) if kernel == "tyx" else 1
+        sizes = [channels, *[width] * (depth - 1), 2]
+        self.layers = nn.ModuleList(kind(a, b, 3, padding=padding) for a, b in pairwise(sizes))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.layers[-1].weight)
+
+    def forward(self, cine: Float[Tensor, "time channel y x"]) -> Float[Tensor, "time 2 y x"]:
+        features = cine.movedim(0, 1)[None] if self.kernel == "tyx" else cine
+        for number, layer in enumerate(self.layers):
+            if self.kernel == "tyx":
+                features = F.pad(features, (0, 0, 0, 0, 1, 1), mode="circular")
+            elif self.kernel == "shift" and number > 0:
+                features = shift_frames(features)
+            features = layer(features)
+            if number + 1 < len(self.layers):
+                features = F.relu(features)
+        return features[0].movedim(1, 0) if self.kernel == "tyx" else features
+
+
+class DeepCascade(nn.Module):
+    """D``depth``-C``cascades``: image and measurements in, reconstructed image out.
+
+    cascades, depth, width: blocks, convolutions per block, channels between them.
+    kernel: how a block sees time (``ResidualBlock``).
+    sharing: frame distances of data sharing; each gives every block one more image.
+    consistency: first value of the trained weight μ of every data-consistency step; None for noiseless data.
+    steps: of conjugate gradients per data-consistency step with many coils.
+    variation: where the cascade starts: after ``iterations`` of least squares with this weight of temporal total
+        variation (images of brightness 1); None starts at the zero-filled image, as published.
+
+    >>> net = DeepCascade(cascades=1, depth=2, width=4)
+    >>> image = torch.ones(1, 2, 1, 1, 8, 8, dtype=torch.complex64)
+    >>> encoding = CartesianEncoding(mask=torch.ones(1, 1, 1, 1, 8, 1))
+    >>> torch.allclose(net(encoding(image), encoding), image, atol=1e-5)
+    True
+    """
+
+    def __init__(self, *, cascades: int = 5, depth: int = 5, width: int = 64, kernel: Kernel = "yx",
+                 sharing: Sequence[int] = (), consistency: float | None = None, steps: int = 4,
+                 variation: float | None = None, iterations: int = 25):
+        super().__init__()
+        if min(cascades, width, steps) < 1 or depth < 2 or min(sharing, default=1) < 1:
+            raise SettingError(f"{cascades} cascades of depth {depth}, width {width}, {steps} steps, sharing {sharing}",
+                               expected="one or more of each, depth 2 or more", remedy="correct the numbers")
+        self.cascades, self.depth, self.width, self.kernel = cascades, depth, width, kernel
+        self.sharing, self.consistency, self.steps = tuple(sharing), consistency, steps
+        self.variation, self.iterations = variation, iterations
+        channels = 2 * (1 + len(self.sharing))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels=channels, depth=depth, width=width, kernel=kernel) for _ in range(cascades))
+        self.log_weights = None if consistency is None else nn.Parameter(
+            torch.full((cascades,), float(torch.tensor(consistency).log())))
+
+    @classmethod
+    def from_weight(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> DeepCascade:
+        """The network of a weight file: its card's ``network`` and its parameters."""
+        net = cls(cascades=int(settings["cascades"]), depth=int(settings["depth"]), width=int(settings["width"]),
+                  kernel=settings["kernel"], sharing=tuple(settings["sharing"]), consistency=settings["consistency"],
+                  steps=int(settings["steps"]), variation=settings["variation"], iterations=int(settings["iterations"]))
+        net.load_state_dict(dict(state))
+        return net.eval()
+
+    def settings(self) -> dict[str, Any]:
+        """What ``from_weight`` needs besides the parameters."""
+        return {"cascades": self.cascades, "depth": self.depth, "width": self.width, "kernel": self.kernel,
+                "sharing": list(self.sharing), "consistency": self.consistency, "steps": self.steps,
+                "variation": self.variation, "iterations": self.iterations}
+
+    def forward(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
+                ) -> Complex[Tensor, "batch time 1 z y x"]:
+        """The image, in the units of the measurements."""
+        rhs = encoding.adjoint(measured)
+        shared = [combine(share_data(measured, encoding.mask, d), encoding) for d in self.sharing]
+        image = rhs if self.variation is None else minimize_temporal_variation(
+            encoding.gram, rhs, torch.as_tensor(self.variation, device=rhs.device), bound=encoding.bound(),
+            iterations=self.iterations)
+        for number, block in enumerate(self.blocks):
+            image = image + _over_cines(block, [image, *shared])
+            weight = None if self.log_weights is None else self.log_weights[number].exp()
+            image = data_consistency(image, measured, encoding, weight, steps=self.steps, rhs=rhs)
+        return image
+
+
+def _over_cines(block: ResidualBlock, images: list[Tensor]) -> Complex[Tensor, "batch time 1 z y x"]:
+    """``block`` on each cine ``[time, channel, y, x]``, one (batch, z) after the other: memory stays bounded."""
+    batch, _, _, slices = images[0].shape[:4]
+    channels = torch.cat([torch.view_as_real(image[:, :, 0]).movedim(-1, 2) for image in images], dim=2)
+    rows = []
+    for b in range(batch):
+        cines = [block(channels[b, :, :, z]) for z in range(slices)]
+        rows.append(torch.stack(cines, dim=2))
+    return torch.view_as_complex(torch.stack(rows).movedim(2, -1).contiguous())[:, :, None]
+
+
+def d5_c5_from_arrays(arrays: Mapping[str, object]) -> DeepCascade:
+    """The published D5-C5 network from its 50 arrays ``arr_0 … arr_49`` (weight, bias of each layer in turn).
+
+    Weights are used as they are stored: as cross-correlation filters. Raises SettingError where shapes do not fit.
+    """
+    net = DeepCascade()
+    names = [name for block in range(net.cascades) for layer in range(net.depth)
+             for name in (f"blocks.{block}.layers.{layer}.weight", f"blocks.{block}.layers.{layer}.bias")]
+    state = {name: torch.as_tensor(arrays[f"arr_{number}"]) for number, name in enumerate(names)}
+    wrong = [name for name, value in state.items() if net.state_dict()[name].shape != value.shape]
+    if wrong:
+        raise SettingError(f"an array of shape {tuple(state[wrong[0]].shape)} for {wrong[0]}",
+                           expected=str(tuple(net.state_dict()[wrong[0]].shape)), remedy="give the D5-C5 arrays")
+    net.load_state_dict(state)
+    return net.eval()
