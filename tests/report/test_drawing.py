@@ -22,7 +22,7 @@ from firstread.report.cine import cine
 from firstread.report.contours import encode, outlines, region_of_interest
 from firstread.report.curve import drawing, ticks
 from firstread.report.numbers import row, ruler
-from firstread.report.pictures import magnitude, sampling, shown_slices, sprites
+from firstread.report.pictures import magnitude, sampling, shown_slices, slice_places, sprites
 from firstread.report.ranges import reference_range
 from firstread.report.rawdata import raw_part
 
@@ -96,7 +96,7 @@ def test_parts_of_a_subject_become_slices_and_other_draws_are_left_out():
     rows = Rows(torch.tensor([0, 0, 0, 0]), torch.tensor([1, 0, 1, 0]), torch.tensor([0, 0, 1, 1]))
     data = torch.arange(4.0).reshape(4, 1, 1, 1, 1, 1).expand(4, 1, 1, 1, 2, 2)
     image = Image(rows, data, Grid.from_spacing((1, 2, 2), (8.0, 1.0, 1.0), batch=4))
-    assert magnitude(image)[0, :, 0, 0, 0].tolist() == [1.0, 0.0]
+    assert magnitude(image, slice_places(image))[0, :, 0, 0, 0].tolist() == [1.0, 0.0]
 
 
 def test_sampling_shows_the_mask_of_every_frame():
@@ -133,7 +133,7 @@ def test_the_page_says_why_there_are_no_contours(monkeypatch):
     one = reading(frames=1, slices=1, size=32)
     labels = one.case["labels"]
     blank = replace(labels, data=torch.zeros_like(labels.data))
-    other = replace(labels, data=labels.data[..., :16])
+    other = replace(labels, data=labels.data[..., :16], grid=labels.grid.crop((0, 0, 0), (1, 32, 16)))
     for changed, reason in ((blank, "nothing was labelled"), (other, "no label map that fits")):
         found = cine(replace(one.case, records={**one.case.records, "labels": changed}))
         assert found["contours"] == [] and reason in found["no_contours"]

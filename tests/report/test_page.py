@@ -11,6 +11,7 @@ from fake_reading import NASTY, SCRIPT, phenotypes, reading
 
 from firstread.core.reading import Person
 from firstread.core.records import Image, Rows
+from firstread.io.dicom.source import DicomSource
 from firstread.report.page import page
 from firstread.report.write import PAGE_BYTES, write
 
@@ -120,7 +121,8 @@ def test_colour_and_complex_images_are_shown():
         page(replace(one, case=replace(one.case, records={"image": shown})))
 
 
-def test_a_large_noisy_cine_fits(tmp_path):
+@pytest.mark.slow
+def test_a_large_noisy_cine_fits():
     """30 frames x 12 slices x 256², with noise that hardly compresses."""
     one = reading(frames=30, slices=12, size=256)
     noisy = replace(one.case["image"], data=one.case["image"].data + 0.5 * torch.rand(1, 30, 1, 12, 256, 256))
@@ -134,6 +136,21 @@ def test_a_large_noisy_cine_fits(tmp_path):
 def test_write_without_labels(tmp_path):
     write(reading(heart=False, frames=1, slices=1, size=32), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["reading.html", "reading.json"]
+
+
+def test_labels_of_dicom_images_become_dicom_segmentations(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("firstread.io.dicom.seg.write_seg", lambda labels, *where: asked.append(where))
+    one = reading(frames=2, slices=2, size=32)
+    source = DicomSource((), "1.2", ("1.2.3",), identify=False)
+    labels = replace(one.case["labels"], source=source)
+    write(replace(one, case=replace(one.case, records={**one.case.records, "labels": labels})), tmp_path)
+    assert asked == [(source, tmp_path)]
+    flat = replace(labels, grid=replace(labels.grid, frame="detector"))
+    write(replace(one, case=replace(one.case, records={**one.case.records, "labels": flat})), tmp_path)
+    assert len(asked) == 1
+    codes = [w["code"] for w in json.loads((tmp_path / "reading.json").read_text())["warnings"]]
+    assert "no_dicom_seg" in codes
 
 
 def test_write_with_labels_read_back(tmp_path):

@@ -11,7 +11,7 @@ from firstread.core.case import Case
 from firstread.core.records import HardLabels, Image, Labels, SoftLabels
 from firstread.report.contours import contour_names, encode, outlines, region_of_interest
 from firstread.report.document import find
-from firstread.report.pictures import first_subject, label_slices, magnitude, shown_slices, sprites
+from firstread.report.pictures import magnitude, planes, shown_slices, slice_places, sprites
 
 IMAGE_BYTES = 9_000_000
 CONTOUR_BYTES = 1_500_000
@@ -22,19 +22,21 @@ def cine(case: Case) -> dict[str, Any] | None:
     image = find(case, "image", Image)
     if image is None:
         return None
-    stack = magnitude(image)
-    slices = shown_slices(stack.shape[1])
+    places = slice_places(image)
+    slices = shown_slices(len(places))
+    stack = magnitude(image, [places[i] for i in slices])
     labels = hard_labels(case)
     shown = None
-    if labels is not None and labels.data.shape[-2:] == image.data.shape[-2:]:
-        whole = label_slices(labels.data.cpu().numpy(), first_subject(labels))
-        shown = whole[:, slices] if whole.shape[1] == stack.shape[1] and len(whole) == len(stack) else None
+    if labels is not None and labels.data.shape[1] == image.data.shape[1] and labels.grid.shape == image.grid.shape:
+        found = slice_places(labels)
+        if len(found) == len(places):
+            shown = planes(labels, [found[i] for i in slices])[:, :, 0].numpy()
     contours = _contours(shown, labels) if shown is not None and labels is not None and (shown > 0).any() else []
     spacing = image.grid.spacing_mm[0].tolist()
     return {
         "width": stack.shape[-1], "height": stack.shape[-2], "aspect": round(spacing[1] / spacing[2], 5),
-        "frames": stack.shape[0], "slices": [z + 1 for z in slices], "total": stack.shape[1],
-        "sprites": [vars(s) for s in sprites(stack[:, slices], budget_bytes=IMAGE_BYTES)],
+        "frames": stack.shape[0], "slices": [z + 1 for z in slices], "total": len(places),
+        "sprites": [vars(s) for s in sprites(stack, budget_bytes=IMAGE_BYTES)],
         "contours": contours,
         "no_contours": None if contours else "there is no label map that fits these images" if shown is None
         else "the outlines would take more room than the page has" if (shown > 0).any() else "nothing was labelled",
@@ -52,7 +54,7 @@ def hard_labels(case: Case) -> HardLabels | None:
 
 def _contours(shown: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
     """Every outline, with fewer vertices where all would take more than their share of the page."""
-    found = {name: [[outlines(np.isin(plane, classes)) for plane in frame] for frame in shown]
+    found = {name: [[outlines(plane) for plane in frame] for frame in np.isin(shown, classes)]
              for name, classes in contour_names(labels.names)}
     for step in (1, 2, 4, 8, 16):
         made = [{"name": name, "paths": [[encode(lines, step=step) for lines in frame] for frame in frames]}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
+from torch import Tensor
 
-from firstread.core.records import Image, KSpace, Record
+from firstread.core.records import Image, KSpace, Labels
 
 SLICES_SHOWN = 120
 PIXELS_SHOWN = 60e6
@@ -29,23 +30,29 @@ class Sprite:
     frames: int
 
 
-def first_subject(record: Record) -> list[int]:
-    """The batch rows that are the parts of the first subject's first draw, in the order of their parts."""
+def slice_places(record: Image | Labels) -> list[tuple[int, int]]:
+    """Batch row and z of every slice of the first subject's first draw, parts one after the other."""
     rows = record.rows
     same = (rows.subject == rows.subject[0]) & (rows.draw == rows.draw[0])
-    return sorted(torch.nonzero(same).flatten().tolist(), key=lambda row: int(rows.part[row]))
+    parts = sorted(torch.nonzero(same).flatten().tolist(), key=lambda row: int(rows.part[row]))
+    return [(row, z) for row in parts for z in range(record.data.shape[3])]
 
 
-def magnitude(image: Image) -> Float[np.ndarray, "time z channel y x"]:
-    """Magnitudes of the first subject, parts one after the other along z.
+def planes(record: Image | Labels, places: list[tuple[int, int]]) -> Num[Tensor, "time slices channel y x"]:
+    """The slices at ``places``, and no others, in memory."""
+    return torch.stack([record.data[row, :, :, z] for row, z in places], dim=1).detach().cpu()
+
+
+def magnitude(image: Image, places: list[tuple[int, int]]) -> Float[np.ndarray, "time slices channel y x"]:
+    """Magnitudes of the slices at ``places``.
 
     Three real channels stay (colour); other channels are joined by the root of the sum of squares.
     """
-    data = image.data[first_subject(image)].detach().cpu()
+    data = planes(image, places)
     values = data.abs() if data.is_complex() else data.float()
     if values.shape[2] not in (1, 3) or (values.shape[2] == 3 and data.is_complex()):
         values = values.square().sum(dim=2, keepdim=True).sqrt()
-    return values.permute(1, 0, 3, 2, 4, 5).flatten(1, 2).float().contiguous().numpy()
+    return values.float().contiguous().numpy()
 
 
 def window(values: Float[np.ndarray, "*shape"]) -> tuple[float, float]:
@@ -69,7 +76,11 @@ def to_grey(values: Float[np.ndarray, "*shape"], low: float, high: float) -> UIn
 
 
 def shown_slices(count: int) -> list[int]:
-    """Which of ``count`` slices the page shows: all, or 120 evenly spaced ones."""
+    """Which of ``count`` slices the page shows: all, or 120 evenly spaced ones.
+
+    >>> shown_slices(3)
+    [0, 1, 2]
+    """
     if count <= SLICES_SHOWN:
         return list(range(count))
     return np.linspace(0, count - 1, SLICES_SHOWN).round().astype(int).tolist()
@@ -116,13 +127,6 @@ def sampling(kspace: KSpace) -> Bool[np.ndarray, "time y x"]:
     mask = kspace.mask[0, :, 0] != 0
     mask = mask[:, mask.shape[1] // 2].cpu()
     return mask.expand(times, height, width).numpy()
-
-
-def label_slices(labels: Integer[np.ndarray, "batch time 1 z y x"],
-                 rows: list[int]) -> Integer[np.ndarray, "time slices y x"]:
-    """Label maps of the given rows, parts one after the other along z."""
-    chosen = labels[rows][:, :, 0]
-    return np.ascontiguousarray(chosen.transpose(1, 0, 2, 3, 4)).reshape(chosen.shape[1], -1, *chosen.shape[3:])
 
 
 def _sprite(frames: UInt8[np.ndarray, "time channel y x"], scale: float, quality: int) -> Sprite:

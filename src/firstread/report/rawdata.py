@@ -11,7 +11,7 @@ from jaxtyping import Float
 from firstread.core.case import Case
 from firstread.core.records import Image, KSpace
 from firstread.report.document import find
-from firstread.report.pictures import coloured, magnitude, picture, sampling, sprites, to_grey, window
+from firstread.report.pictures import coloured, magnitude, picture, sampling, slice_places, sprites, to_grey, window
 
 PANEL_BYTES = 400_000
 ERROR_GAIN = 5
@@ -78,9 +78,9 @@ def error_tables(errors: Mapping[str, float]) -> tuple[list[tuple[str, str, str]
 
 
 def _middle(image: Image) -> np.ndarray:
-    stack = magnitude(image)
-    middle = stack.shape[1] // 2
-    return stack[:, middle : middle + 1]
+    places = slice_places(image)
+    middle = len(places) // 2
+    return magnitude(image, places[middle : middle + 1])
 
 
 def _error_panel(image: np.ndarray, truth: np.ndarray, white: float, title: str) -> dict[str, Any]:
