@@ -19,7 +19,7 @@ from firstread.core.errors import SettingError
 from firstread.ops.encoding import CartesianEncoding, combine
 from firstread.ops.fourier import fft, ifft
 from firstread.ops.solve import conjugate_gradient
-from firstread.ops.variation import minimize_temporal_variation
+from firstread.ops.variation import minimize_total_variation
 
 Kernel = Literal["yx", "tyx", "shift"]
 
@@ -171,7 +171,7 @@ class DeepCascade(nn.Module):
         """The image, in the units of the measurements."""
         rhs = encoding.adjoint(measured)
         shared = [combine(share_data(measured, encoding.mask, d), encoding) for d in self.sharing]
-        image = rhs if self.variation is None else minimize_temporal_variation(
+        image = rhs if self.variation is None else minimize_total_variation(
             encoding.gram, rhs, torch.as_tensor(self.variation, device=rhs.device), bound=encoding.bound(),
             iterations=self.iterations)
         for number, block in enumerate(self.blocks):

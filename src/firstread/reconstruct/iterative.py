@@ -1,12 +1,14 @@
-"""Iterative reconstructions: CG-SENSE and temporal total variation."""
+"""Iterative reconstructions: CG-SENSE and total variation, temporal and spatial."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
 from firstread.ops.solve import solve
-from firstread.ops.variation import minimize_temporal_variation
+from firstread.ops.variation import PLANE, TIME, minimize_total_variation
 from firstread.reconstruct.problem import image_from, independent_axes, problem_of
 
 
@@ -39,18 +41,13 @@ class CGSense(Stage):
         return image_from(kspace, image)
 
 
-class TemporalTV(Stage):
-    """Least squares with temporal total variation: ``min_x ½‖E x - y‖² + λ Σ |x_{t+1} - x_t|``, circular in time.
-
-    regularization: λ, relative to the brightness of the image (99th percentile of the time average).
-    iterations: of the primal-dual method; its step sizes follow from the coils.
-
-    Reads a KSpace, writes the complex Image "image". The gradient runs through the iterations.
-    """
+class _TotalVariation(Stage):
+    """Least squares with total variation along ``dims``."""
 
     result = "image"
+    dims: ClassVar[tuple[int, ...]]
 
-    def __init__(self, *, regularization: float | int = 3e-2, iterations: int = 60, calibration_lines: int = 32):
+    def __init__(self, *, regularization: float | int, iterations: int, calibration_lines: int):
         super().__init__()
         if regularization < 0 or iterations < 1:
             raise SettingError(f"regularization {regularization}, {iterations} iterations",
@@ -60,7 +57,36 @@ class TemporalTV(Stage):
 
     def forward(self, kspace: KSpace) -> Image:
         problem = problem_of(kspace, calibration_lines=self.calibration_lines)
-        image = minimize_temporal_variation(
-            problem.encoding.gram, problem.rhs(), self.regularization * problem.brightness(),
+        image = minimize_total_variation(
+            problem.encoding.gram, problem.rhs(), self.regularization * problem.brightness(), dims=self.dims,
             bound=problem.encoding.bound(), iterations=self.iterations)
         return image_from(kspace, image)
+
+
+class TemporalTV(_TotalVariation):
+    """Least squares with temporal total variation: ``min_x ½‖E x - y‖² + λ Σ |x_{t+1} - x_t|``, circular in time.
+
+    regularization: λ, relative to the brightness of the image (99th percentile of the time average).
+    iterations: of the primal-dual method; its step sizes follow from the coils.
+
+    Reads a KSpace, writes the complex Image "image". The gradient runs through the iterations.
+    """
+
+    dims = TIME
+
+    def __init__(self, *, regularization: float | int = 3e-2, iterations: int = 60, calibration_lines: int = 32):
+        super().__init__(regularization=regularization, iterations=iterations, calibration_lines=calibration_lines)
+
+
+class SpatialTV(_TotalVariation):
+    """Least squares with in-plane total variation, frame by frame, for single images (Block, Uecker and Frahm 2007).
+
+    ``min_x ½‖E x - y‖² + λ Σ sqrt(|D_y x|² + |D_x x|²)``; regularization and iterations as in TemporalTV.
+
+    Reads a KSpace, writes the complex Image "image".
+    """
+
+    dims = PLANE
+
+    def __init__(self, *, regularization: float | int = 5e-3, iterations: int = 100, calibration_lines: int = 32):
+        super().__init__(regularization=regularization, iterations=iterations, calibration_lines=calibration_lines)
