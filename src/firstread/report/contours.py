@@ -51,7 +51,7 @@ def encode(lines: list[Float[np.ndarray, "_ 2"]], *, step: int = 1) -> str:
 
 def region_of_interest(labels: Integer[np.ndarray, "time z y x"], *, margin: float = 0.3) -> list[int] | None:
     """The box ``[x0, y0, x1, y1)`` around all labels, wider by ``margin`` of its longer side, inside the picture."""
-    inside = (labels > 0).any(axis=(0, 1))
+    inside = np.asarray(np.any(labels > 0, axis=(0, 1)))
     if not inside.any():
         return None
     ys, xs = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]

@@ -42,13 +42,13 @@ def raw_part(case: Case) -> dict[str, Any] | None:
                    for name, title in (("zero_filled", "zero-filled"), ("image", "reconstruction"))
                    if truth is not None and name in stacks and stacks[name].shape == truth.shape]
     sampled = float(mask.mean())
-    lines = mask.any(axis=2)
+    lines = np.asarray(np.any(mask, axis=2))
     return {
         "panels": panels, "coils": kspace.data.shape[2], "frames": mask.shape[0],
         "matrix": f"{mask.shape[2]} × {mask.shape[1]}",
         "sampled_percent": f"{100 * sampled:.1f}", "acceleration": f"{1 / sampled:.1f}" if sampled > 0 else None,
         "plane": picture(to_grey(mask[0].astype(np.float32), 0.0, 1.0)),
-        "lines": picture(to_grey(lines.T.astype(np.float32), 0.0, 1.0)) if mask.shape[0] > 1 else None,
+        "lines": picture(to_grey(np.float32(1) * lines.T, 0.0, 1.0)) if mask.shape[0] > 1 else None,
     }
 
 
