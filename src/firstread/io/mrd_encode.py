@@ -102,9 +102,9 @@ def _header(kspace: KSpace, volume: bool) -> layout.Header:
     spacing = kspace.grid.spacing_mm[0].tolist()[::-1]
     thick = spacing[2] if kspace.grid.thickness_mm is None else float(kspace.grid.thickness_mm[0])
     size = (width, height, depth if volume else 1)
-    view = (width * spacing[0], height * spacing[1], depth * spacing[2] if volume else thick)
+    view = (width * spacing[0], height * spacing[1], depth * spacing[2] if volume else spacing[2])
     _, kept_y, kept_x = kspace.image_shape or (depth, height, width)
-    cut = (kept_x * spacing[0], kept_y * spacing[1], view[2])
+    cut = (kept_x * spacing[0], kept_y * spacing[1], view[2] if volume else thick)
     cycles: tuple[float, ...] = ()
     if kspace.cycle_s is not None and bool(torch.isfinite(kspace.cycle_s).all()):
         cycles = tuple((kspace.cycle_s.expand(batch, 1 if volume else depth).reshape(-1) * 1000).tolist())

@@ -53,6 +53,7 @@ class Header:
     centre: tuple[int | None, int | None]
     person: Person
     cycles_ms: tuple[float, ...]
+    separate_calibration: bool = False
 
 
 def parse_header(text: bytes | str, *, identify: bool = False) -> Header:
@@ -82,8 +83,10 @@ def parse_header(text: bytes | str, *, identify: bool = False) -> Header:
         sizes[space] = tuple(int(_number(encoding, space, "matrixSize", axis)) for axis in "xyz")
         fields[space] = tuple(_number(encoding, space, "fieldOfView_mm", axis) for axis in "xyz")
     centres = tuple(_centre(encoding, name) for name in ("kspace_encoding_step_1", "kspace_encoding_step_2"))
+    mode = encoding.findtext(_path("parallelImaging", "calibrationMode")) or ""
     return Header(sizes["encodedSpace"], fields["encodedSpace"], sizes["reconSpace"], fields["reconSpace"],
-                  (centres[0], centres[1]), _person(root, identify), _cycles(root))
+                  (centres[0], centres[1]), _person(root, identify), _cycles(root),
+                  mode.strip().lower() in ("separate", "external"))
 
 
 def header_xml(header: Header, *, coils: int, frames: int, slices: int) -> str:
@@ -161,7 +164,8 @@ def _person(root: ElementTree.Element, identify: bool) -> Person:
 
     sex = (text("patientGender") or "").strip().upper()
     return Person(sex="F" if sex == "F" else "M" if sex == "M" else None,
-                  weight_kg=number("patientWeight_kg", 0.2, 500), height_cm=number("patientHeight_m", 20, 280, 100.0),
+                  weight_kg=number("patientWeight_kg", 0.2, 500.0),
+                  height_cm=number("patientHeight_m", 20.0, 280.0, 100.0),
                   name=text("patientName") if identify else None, identifier=text("patientID") if identify else None)
 
 

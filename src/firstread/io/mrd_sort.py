@@ -36,11 +36,12 @@ def sort_into_kspace(header: layout.Header, heads: np.ndarray, lines: list[np.nd
     flags = heads["flags"]
     noise = (flags & layout.NOISE) > 0
     only_calibration = ((flags & layout.CALIBRATION) > 0) & ((flags & layout.CALIBRATION_AND_IMAGE) == 0)
-    image = np.flatnonzero(~noise & ~only_calibration & ((flags & layout.OTHER) == 0))
+    wanted = ~noise & ((flags & layout.OTHER) == 0)
+    image = np.flatnonzero(wanted & ~only_calibration)
     if not len(image):
         raise SignalError("an ISMRMRD file without imaging lines", expected="one line of k-space or more",
                           remedy="check the acquisition flags")
-    if only_calibration.any():
+    if only_calibration.any() and header.separate_calibration:
         notes.append(Note("calibration_skipped", f"{int(only_calibration.sum())} separate calibration lines were not "
                           "used.", "info"))
     plan = _plan(header, heads[image])
@@ -50,6 +51,9 @@ def sort_into_kspace(header: layout.Header, heads: np.ndarray, lines: list[np.nd
     count = np.zeros((plan.slices, plan.frames, 1, *plan.size), dtype=np.uint16)
     for index in image:
         _place(heads[index], lines[index], header, plan, data, count)
+    embedded = np.flatnonzero(wanted & only_calibration & (not header.separate_calibration))
+    if len(embedded):
+        _fill(embedded, heads, lines, header, plan, data, count)
     tensor = torch.from_numpy(np.divide(data, np.maximum(count, 1), out=data))
     require_finite(tensor, "k-space")
     stack = _stack(header, heads[image], plan, notes)
@@ -101,6 +105,17 @@ def _place(head: np.void, line: np.ndarray, header: layout.Header, plan: _Plan, 
              slice(start, start + last - first))
     data[where] += values[:, first:last]
     count[where] += 1
+
+
+def _fill(extra: np.ndarray, heads: np.ndarray, lines: list[np.ndarray], header: layout.Header, plan: _Plan,
+          data: np.ndarray, count: np.ndarray) -> None:
+    """Add calibration lines embedded in the scan where no imaging line was measured."""
+    calibration, times = np.zeros_like(data), np.zeros_like(count)
+    for index in extra:
+        _place(heads[index], lines[index], header, plan, calibration, times)
+    missing = (count == 0) & (times > 0)
+    np.copyto(data, calibration, where=missing)
+    np.copyto(count, times, where=missing)
 
 
 def _line(step: int, centre: int | None, size: int) -> int:

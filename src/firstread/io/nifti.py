@@ -10,7 +10,8 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def read(path: Path, *, spacing_mm: tuple[float, float, float] | None = None) ->
     SignalError (NaN).
     """
     notes: list[Note] = []
-    with _opened(path) as (image, compressed):
+    with _opened(path) as (image, stream, compressed):
         shape = _checked_shape(image.header, tuple(int(n) for n in image.shape), image.get_data_dtype())
         require_plausible(shape, image.get_data_dtype().itemsize, _stored_bytes(path),
                           ratio=_DEFLATE if compressed else 1.0, what="NIfTI file")
-        grid = _grid(image.header, shape, spacing_mm, notes)
-        values = _values(image).reshape(shape)
+        grid = _grid(image.header, _stored_sizes(path, image.header), shape, spacing_mm, notes)
+        values = _values(image, stream).reshape(shape)
     data = as_tensor(values.transpose(3, 2, 1, 0)[None, :, None])
     require_finite(data, "NIfTI image")
     times, cycle = _times(image.header, shape[3], notes)
@@ -80,14 +81,14 @@ def write_labels(path: Path, labels: HardLabels | SoftLabels) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
-    """The nibabel image and whether it is compressed; told by content, whatever the file is called."""
+def _opened(path: Path) -> Iterator[tuple[Any, BufferedIOBase | None, bool]]:
+    """The nibabel image, the stream of a single file and whether it is compressed: told by content, not by name."""
     import nibabel
 
     with ExitStack() as open_files:
         try:
             if path.suffix in (".hdr", ".img"):
-                image, compressed = nibabel.load(path), False
+                image, stream, compressed = nibabel.load(path), None, False
             else:
                 stream = open_files.enter_context(path.open("rb"))
                 compressed = stream.read(2) == b"\x1f\x8b"
@@ -106,7 +107,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
         if not isinstance(image, nibabel.Nifti1Pair):
             raise UnsupportedError("an Analyze 7.5 file", expected="NIfTI, which knows its orientation",
                                    remedy="convert it to .nii.gz")
-        yield image, compressed
+        yield image, stream, compressed
 
 
 def _stored_bytes(path: Path) -> int:
@@ -133,15 +134,29 @@ def _checked_shape(header, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int
     return x, y, z, time
 
 
-def _values(image) -> np.ndarray:
+def _stored_sizes(path: Path, header) -> np.ndarray:
+    """Voxel sizes (x, y, z) as they stand in the file; nibabel's own header has zeros mended to one."""
+    with path.with_suffix(".hdr").open("rb") if path.suffix == ".img" else path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        with gzip.open(stream) if packed else nullcontext(stream) as plain:
+            block = plain.read(header.template_dtype.itemsize)
+    return np.array(type(header)(block, check=False)["pixdim"][1:4], dtype=np.float64)
+
+
+def _values(image, stream: BufferedIOBase | None) -> np.ndarray:
     try:
-        return np.asanyarray(image.dataobj)
+        values = np.asanyarray(image.dataobj)
+        if stream is not None:
+            stream.read(1)  # at its end a gzip stream compares its checksum
+        return values
     except (OSError, ValueError, EOFError, zlib.error, OverflowError) as error:
         raise _damaged() from error
 
 
-def _grid(header, shape: tuple[int, ...], spacing_mm: tuple[float, float, float] | None, notes: list[Note]) -> Grid:
-    sizes = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+def _grid(header, sizes: np.ndarray, shape: tuple[int, ...], spacing_mm: tuple[float, float, float] | None,
+          notes: list[Note]) -> Grid:
+    sizes = np.abs(sizes)
     axes = max(2, min(3, int(header["dim"][0])))
     if spacing_mm is None and (not np.isfinite(sizes[:axes]).all() or (sizes[:axes] <= 0).any()):
         raise GeometryError(f"a NIfTI header with voxel size {' x '.join(f'{s:g}' for s in sizes[:axes])}",

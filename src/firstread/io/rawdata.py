@@ -62,7 +62,7 @@ def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: boo
         if columns.size != width:
             raise FormatError(f"a fastMRI mask of {columns.size} columns", expected=f"{width}, as the k-space has",
                               remedy="pass a consistent file")
-        sampled = torch.from_numpy(columns.astype(bool)).reshape(1, 1, 1, 1, 1, width).expand(1, 1, 1, slices, 1, width)
+        sampled = torch.from_numpy(columns.astype(bool)).reshape(1, 1, 1, 1, 1, width)
     notes: list[Note] = []
     if header is None:
         grid, shape = _grid((slices, rows, width), spacing_mm, notes), None
