@@ -67,12 +67,12 @@ def test_breath_hold_offsets_move_image_and_labels_together(still):
     moved = stack(misregistration_mm=6.0)
 
     def centres(subject):
-        return torch.stack([(subject.labels.data[0, 0, 0, k] == 1).nonzero().float().mean(0) for k in range(1, 4)])
+        return torch.stack([(subject.labels.data[0, 0, 0, k] == 1).nonzero().float().mean(0) for k in range(1, 3)])
 
-    wanted = torch.tensor(moved.scene.scan.shifts_mm)[1:4].flip(-1) / 3.0
+    wanted = torch.tensor(moved.scene.scan.shifts_mm)[1:3].flip(-1) / 3.0
     assert torch.allclose(centres(moved) - centres(still), wanted, atol=0.15)
     assert wanted.abs().max() > 1
-    for k in range(1, 4):
+    for k in range(1, 3):
         dark = [s.image.data[0, 0, 0, k].abs()[s.labels.data[0, 0, 0, k] == 2].mean() for s in (still, moved)]
         assert abs(dark[0] - dark[1]) < 0.15 * dark[0]
 

@@ -43,9 +43,13 @@ class Chamber:
 
 @dataclass(frozen=True)
 class Detail:
-    """All of it for one subject; trabeculae as a share of the radius, fat in mm."""
+    """All of it for one subject; trabeculae as a share of the radius (of the depth in the right ventricle), fat in mm.
+
+    rv_muscles: papillary muscles and bands of the right ventricle, their distance a share of its depth.
+    """
 
     papillaries: tuple[Papillary, ...]
+    rv_muscles: tuple[Papillary, ...]
     trabeculae: float
     rough: tuple[Harmonic, ...]
     rv_trabeculae: float
@@ -68,15 +72,16 @@ def shell_radii(heart: BeatingHeart, detail: Detail, moment: Moment, theta: Floa
     trabeculae = at.endo * (1 - lost.clamp(0, 0.85)).sqrt()
     deep = at.rv - at.epi
     rv_ragged = (0.5 + 0.5 * harmonic_sum(detail.rv_rough, theta[None, :] + 0.05 * z_mm[:, None])).clamp(0, 1.6)
-    rv_blood = at.epi + deep * (1 - (detail.rv_trabeculae * rv_ragged).clamp(0, 0.6))
+    coarse = detail.rv_trabeculae * (0.6 + 0.8 * at.level.clamp(0, 1))
+    rv_blood = at.epi + deep * (1 - (coarse * rv_ragged).clamp(0, 0.7))
     rv_wall = at.rv + heart.rv.wall_mm * (deep / 4.0).clamp(0, 1)
-    beyond = (z_mm[:, None] < heart.rv_base_mm(m)).expand(deep.shape)
+    above = z_mm[:, None] < heart.rv_base_mm(m)
     roof = radii(heart, m, theta[None, :], torch.maximum(z_mm[:, None], heart.rv_base_mm(m)))
-    rv_wall = torch.where(beyond, at.epi + (roof.rv - roof.epi), rv_wall)
-    thick = detail.fat_mm * (1 + harmonic_sum(detail.fat_around, theta))[None, :].clamp(min=0.1)
+    body = torch.where(above, at.epi + roof.rv - roof.epi, rv_wall)
+    thick = detail.fat_mm * (1 + harmonic_sum(detail.fat_around, theta))[None, :].clamp(min=0)
     thick = thick * (1.35 - 0.7 * (z_mm[:, None] / heart.lv.outer_length_mm).clamp(0, 1))
     present = (at.epi > 0) | (deep > 0)
-    fat = torch.where(present, rv_wall + thick, 0)
+    fat = torch.where(present, body + thick, 0)
     edge = torch.where(present, fat + detail.pericardium_mm, 0)
     nested = trabeculae * keep, at.endo * keep, at.epi, rv_blood, at.rv, rv_wall, fat, edge
     return torch.stack(torch.broadcast_tensors(*nested)), at

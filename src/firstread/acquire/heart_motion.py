@@ -205,7 +205,7 @@ class BeatingHeart:
 def motion_factor(contraction: Contraction, theta: Float[Tensor, "*#p"],
                   u: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """c(theta, u): how much more or less than the mean a region moves inwards."""
-    return 1 + harmonic_sum(contraction.regional, theta) + patch_sum(contraction.patches, theta, u)
+    return 1 + harmonic_sum(contraction.regional, theta, u) + patch_sum(contraction.patches, theta, u)
 
 
 def rv_bump(rv: RightVentricle, theta: Float[Tensor, "*#p"], v: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:

@@ -104,8 +104,8 @@ def draw_heart(rng: np.random.Generator, targets: Targets, family: Family) -> Be
     """A heart that has the ``targets`` exactly.
 
     The test family has another shape family: super-ellipsoid profiles (exponent 2.3 to 2.8), contour harmonics of
-    order 3 to 5 and thickness harmonics of order 2 to 4, where train and calibration have ellipsoids with orders 2 to
-    3 and 1 to 2.
+    order 3 to 7 and thickness harmonics of order 2 to 5, where train and calibration have ellipsoids with orders 2 to
+    4 and 1 to 3.
     """
     test, pathology = family == "test", targets.pathology
     septum = math.pi + rng.normal(0, 0.12)
@@ -113,9 +113,10 @@ def draw_heart(rng: np.random.Generator, targets: Targets, family: Family) -> Be
     if pathology == "dilated":
         sphericity = rng.uniform(0.6, 0.76)
     sphericity *= 0.96 if test else 1.0
-    orders, thick_orders = ((3, 4, 5), (2, 3, 4)) if test else ((2, 3), (1, 2))
-    contour = [Harmonic(k, abs(rng.normal(0, 0.035 / k)), rng.uniform(0, CIRCLE)) for k in orders]
-    thickness = [Harmonic(k, abs(rng.normal(0, 0.09 / math.sqrt(k))), rng.uniform(0, CIRCLE)) for k in thick_orders]
+    orders, thick_orders = (range(3, 8), (2, 3, 4, 5)) if test else (range(2, 5), (1, 2, 3))
+    contour = [Harmonic(k, abs(rng.normal(0, 0.05 / k)), rng.uniform(0, CIRCLE), rng.normal(0, 1)) for k in orders]
+    thickness = [Harmonic(k, abs(rng.normal(0, 0.09 / math.sqrt(k))), rng.uniform(0, CIRCLE), rng.normal(0, 1))
+                 for k in thick_orders]
     walls: list[Patch] = []
     still: list[Patch] = []
     if pathology == "hypertrophic":

@@ -67,13 +67,19 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What is not anatomy: the signal of each tissue at each off-resonance; on the fine grid off-resonance in Hz,
-    coil bias with phase, texture, and how far the torso's outlines are warped (mm); brightness of blood by frame."""
+    """What is not anatomy.
+
+    table: signal of each tissue at each off-resonance. On the fine grid: off_resonance_hz; shading, coil bias with
+    phase; texture of all tissue; strands, texture of the torso, which each tissue has by its share ``lumps``; warp_mm
+    of the torso's outlines. flow: brightness of blood by frame and slice.
+    """
 
     table: Float[Tensor, "tissues bins"]
     off_resonance_hz: Float[Tensor, "y x"]
     shading: Complex[Tensor, "y x"]
     texture: Float[Tensor, "slices y x"]
+    strands: Float[Tensor, "slices y x"]
+    lumps: Float[Tensor, " tissues"]
     warp_mm: Float[Tensor, "2 y x"]
     flow: Float[Tensor, "t slices"]
 
@@ -108,8 +114,10 @@ def render(heart: BeatingHeart, detail: Detail, torso: Torso, scan: Scan, look: 
         places = scan.subslices_mm(k)
         curves, at = shell_radii(heart, detail, moment, theta, torch.tensor(places, dtype=torch.float64))
         x, y = scan.points(k)
-        around = paint_torso(torso, x + look.warp_mm[0], y + look.warp_mm[1], places) * BINS + bins
-        still = sum(w * look.table.take(part) for w, part in zip(PROFILE, around, strict=True))
+        codes = paint_torso(torso, x + look.warp_mm[0], y + look.warp_mm[1], places)
+        uneven = (1 + look.lumps[codes] * look.strands[k]).clamp(min=0)
+        around = look.table.take(codes * BINS + bins) * uneven
+        still = sum(w * part for w, part in zip(PROFILE, around, strict=True))
         rows, columns = _window(curves[-1].amax(dim=(0, 1)), theta, scan, k)
         box = (slice(FINER * rows.start + _first(scan.matrix[0]), FINER * rows.stop + _first(scan.matrix[0])),
                slice(FINER * columns.start + _first(scan.matrix[1]), FINER * columns.stop + _first(scan.matrix[1])))

@@ -13,10 +13,13 @@ from firstread.acquire.heart_detail import Chamber, Detail, Papillary
 from firstread.acquire.heart_motion import BeatingHeart
 from firstread.acquire.heart_render import FINER, Look, Scan
 from firstread.acquire.heart_shape import Harmonic
-from firstread.acquire.heart_tissue import TISSUES, Sequence, signal_table, varied
+from firstread.acquire.heart_tissue import NAMES, TISSUES, Sequence, signal_table, varied
 from firstread.acquire.heart_torso import XY, Organ, Torso
 
 CIRCLE = 2 * math.pi
+LUMPS = {"fat": (0.05, 0.25), "muscle": (0.1, 0.4), "lung": (0.3, 1.0), "liver": (0.03, 0.15), "stomach": (0.1, 0.5),
+         "marrow": (0.1, 0.3)}
+"""How uneven some tissues of the torso are (relative standard deviation)."""
 
 
 def draw_detail(rng: np.random.Generator, heart: BeatingHeart, *, test: bool) -> Detail:
@@ -48,11 +51,15 @@ def draw_detail(rng: np.random.Generator, heart: BeatingHeart, *, test: bool) ->
         chamber(place(1.0 * r, 1.1 * r), (0.2, 0.2), rng.uniform(11, 15), 1.5, True),
         chamber(place(0.6 * r, 0.2 * r), (0.1, 0.1), rng.uniform(12.5, 16.5), 1.8, False),
     )
-    fat_around = (Harmonic(1, rng.uniform(0.2, 0.8), septum + rng.normal(0.5, 0.5)),
-                  Harmonic(2, rng.uniform(0, 0.4), rng.uniform(0, CIRCLE)),
-                  Harmonic(3, rng.uniform(0, 0.5), rng.uniform(0, CIRCLE)))
-    return Detail(papillaries=papillaries, trabeculae=rng.uniform(0.05, 0.16) * (1.3 if test else 1.0),
-                  rough=rough(3, 30, 9) if test else rough(2, 16, 6), rv_trabeculae=rng.uniform(0.05, 0.25),
+    fat_around = (Harmonic(1, rng.uniform(0.4, 1.1), septum + rng.normal(0.4, 0.4)),
+                  *(Harmonic(k, rng.uniform(0, 0.4), rng.uniform(0, CIRCLE)) for k in (2, 3, 5)))
+    rv_muscles = tuple(
+        Papillary(septum + rng.uniform(-1.0, 1.0), rng.uniform(0.25, 0.85),
+                  (rng.uniform(0.0, 0.4), rng.uniform(0.5, 0.95)), rng.uniform(1.5, 4.0))
+        for _ in range(int(rng.integers(2, 7))))
+    trabeculae = rng.uniform(0.08, 0.26) * (1.3 if test else 1.0)
+    return Detail(papillaries=papillaries, rv_muscles=rv_muscles, trabeculae=trabeculae,
+                  rough=rough(3, 30, 9) if test else rough(2, 16, 6), rv_trabeculae=rng.uniform(0.08, 0.35),
                   rv_rough=rough(6, 50, 8), fat_mm=rng.uniform(1.0, 4.5), fat_around=fat_around,
                   pericardium_mm=rng.uniform(0.8, 1.4), chambers=chambers)
 
@@ -67,14 +74,14 @@ def draw_torso(rng: np.random.Generator, *, left_mm: float, below_mm: float, wid
     def near(mean: int | float, spread: int | float) -> float:
         return float(mean + more * spread * rng.uniform(-1.7, 1.7))
 
-    fat, muscle = max(near(14, 6), 4.0), max(near(10, 3), 5.0)
-    axes = near(125, 10), near(135, 12)
-    centre = axes[0] - left_mm - abs(near(3, 4)) - fat - muscle, near(38, 12)
+    fat, muscle = max(near(15, 7), 4.0), max(near(11, 3), 6.0)
+    axes = near(125, 10), near(155, 12)
+    centre = axes[0] - left_mm - abs(near(3, 4)) - fat - muscle, near(18, 12)
     aorta = near(52, 7), near(52, 8)
     spine = aorta[0] + near(32, 4), aorta[1] + near(14, 7)
     behind = (0.35, 0.3)
     organs = [
-        Organ((-left_mm + near(12, 5), near(18, 10)), (0.05, 0.1), (near(26, 6), near(46, 9)), near(0.0, 0.2), "fat"),
+        Organ((-left_mm + near(12, 5), near(18, 10)), (0.05, 0.1), (near(18, 5), near(42, 9)), near(0.0, 0.2), "fat"),
         Organ((near(38, 10), below_mm + near(32, 5)), (-0.1, -0.25), (near(34, 7), near(24, 5)), near(0.2, 0.3),
               str(rng.choice(["stomach", "fluid", "air"], p=[0.7, 0.1, 0.2])), "muscle", abs(near(3, 0.8)), "belly"),
         Organ((near(88, 9), below_mm + near(30, 7)), (-0.1, -0.2), (near(30, 5), near(20, 4)), near(0.9, 0.3), "spleen",
@@ -99,7 +106,7 @@ def draw_torso(rng: np.random.Generator, *, left_mm: float, below_mm: float, wid
         Organ(aorta, behind, (near(11, 1), near(11, 1)), 0.0, "blood", "vessel wall", 1.5),
     ]
     vessels = tuple(
-        (rng.uniform(-80, 150), rng.uniform(-110, 60), rng.uniform(-40, 120), float(rng.gamma(2.5, 0.35) + 0.35))
+        (rng.uniform(-80, 150), rng.uniform(-150, 60), rng.uniform(-40, 120), float(rng.gamma(2.5, 0.35) + 0.35))
         for _ in range(int(rng.integers(150, 400))))
     return Torso(
         centre_mm=centre, axes_mm=axes, angle_rad=near(-0.25, 0.2),
@@ -107,7 +114,7 @@ def draw_torso(rng: np.random.Generator, *, left_mm: float, below_mm: float, wid
         fat_around=(Harmonic(1, rng.uniform(0, 0.5), math.pi + near(0, 0.6)),
                     Harmonic(3, rng.uniform(0, 0.3), rng.uniform(0, CIRCLE))),
         muscle_mm=muscle, ribs=Harmonic(int(rng.integers(13, 20)), 1.0, rng.uniform(0, CIRCLE)),
-        diaphragm_mm=below_mm - abs(near(2, 3)), slope=near(0.0, 0.12), dome_mm=near(150, 30), rise=near(0.3, 0.1),
+        diaphragm_mm=below_mm - abs(near(4, 4)), slope=near(0.0, 0.12), dome_mm=near(150, 30), rise=near(0.3, 0.1),
         liver_mm=near(20, 14), organs=tuple(organs), vessels=vessels, turn_rad=near(0.0, 0.12))
 
 
@@ -143,8 +150,10 @@ def draw_look(rng: np.random.Generator, scan: Scan, frames: int, *, test: bool) 
     phase = rng.uniform(-math.pi, math.pi) + 0.6 * field_of(3)
     grain = rng.uniform(0.02, 0.06)
     texture = torch.stack([1 + grain * field_of(70) + 0.03 * field_of(20) for _ in scan.places_mm])
+    strands = torch.stack([0.6 * field_of(44) + 0.4 * field_of(16) for _ in scan.places_mm])
+    lumps = torch.tensor([rng.uniform(*LUMPS.get(name, (0.0, 0.06))) for name in NAMES])
     warp = torch.stack([rng.uniform(2, 5) * field_of(6) + rng.uniform(0.5, 1.2) * field_of(24) for _ in range(2)])
     time = torch.arange(frames)[:, None] / frames
     flow = 1 + rng.uniform(0.02, 0.1) * torch.sin(CIRCLE * time + rng.uniform(0, CIRCLE))
     flow = flow + 0.05 * torch.from_numpy(rng.standard_normal((1, len(scan.places_mm)))).float()
-    return Look(table, off, torch.polar(torch.exp(bias), phase), texture, warp, flow)
+    return Look(table, off, torch.polar(torch.exp(bias), phase), texture, strands, lumps, warp, flow)

@@ -4,7 +4,7 @@ Heart coordinates (mm): z runs along the long axis from the mitral plane (0) to 
 the inferior wall; ``theta = atan2(y, x)``, so the septum lies near pi and the anterior wall at -pi/2.
 
     profile  p(z; l)    = (1 - |(z - z0) / (l - z0)|^e)^(1/e)            truncated (super)ellipsoid, z0 its equator
-    endo     r(theta,z) = R p(z; L) (1 + sum_k h_k cos(k theta - f_k))
+    endo     r(theta,z) = R p(z; L) (1 + sum_k h_k cos(k theta - f_k - t_k z / L))
     epi      R(theta,z) = r + [(R + w) p(z; L + w_a) - R p(z; L)] T(theta, z / L)
     area                = 1/2 int r^2 dtheta,    volume = int area dz
 """
@@ -24,11 +24,12 @@ MYOCARDIAL_DENSITY_G_ML = 1.05
 
 @dataclass(frozen=True)
 class Harmonic:
-    """``amplitude * cos(order * theta - phase_rad)``."""
+    """``amplitude * cos(order * theta - phase_rad - turn_rad * u)`` (u = z / L)."""
 
     order: int
     amplitude: float
     phase_rad: float
+    turn_rad: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ class RightVentricle:
     wall_mm: float = 3.5
 
 
-def harmonic_sum(harmonics: tuple[Harmonic, ...], theta: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
-    """``sum_k a_k cos(k theta - f_k)``."""
+def harmonic_sum(harmonics: tuple[Harmonic, ...], theta: Float[Tensor, "*#p"],
+                 u: Float[Tensor, "*#p"] | float = 0.0) -> Float[Tensor, "*q"]:
+    """``sum_k a_k cos(k theta - f_k - t_k u)``."""
     total = torch.zeros_like(theta)
     for h in harmonics:
-        total = total + h.amplitude * torch.cos(h.order * theta - h.phase_rad)
+        total = total + h.amplitude * torch.cos(h.order * theta - h.phase_rad - h.turn_rad * u)
     return total
 
 
@@ -123,7 +125,7 @@ def profile(z_mm: Float[Tensor, "*#p"], *, length_mm: float, equator_mm: float,
 def endocardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
     """Radius of the cavity at end-diastole in mm, zero beyond its apex."""
     smooth = profile(z_mm, length_mm=lv.length_mm, equator_mm=lv.equator * lv.length_mm, exponent=lv.exponent)
-    return lv.radius_mm * smooth * (1 + harmonic_sum(lv.contour, theta))
+    return lv.radius_mm * smooth * (1 + harmonic_sum(lv.contour, theta, z_mm / lv.length_mm))
 
 
 def epicardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tensor, "*#p"]) -> Float[Tensor, "*q"]:
@@ -132,7 +134,8 @@ def epicardium(lv: LeftVentricle, theta: Float[Tensor, "*#p"], z_mm: Float[Tenso
     inner = lv.radius_mm * profile(z_mm, length_mm=lv.length_mm, equator_mm=z0, exponent=lv.exponent)
     outer = profile(z_mm, length_mm=lv.outer_length_mm, equator_mm=z0, exponent=lv.exponent)
     outer = (lv.radius_mm + lv.wall_mm) * outer
-    regional = 1 + harmonic_sum(lv.thickness, theta) + patch_sum(lv.patches, theta, z_mm / lv.length_mm)
+    u = z_mm / lv.length_mm
+    regional = 1 + harmonic_sum(lv.thickness, theta, u) + patch_sum(lv.patches, theta, u)
     return endocardium(lv, theta, z_mm) + (outer - inner) * regional.clamp(min=0.3)
 
 

@@ -39,7 +39,7 @@ CODE = {name: code for code, name in enumerate(NAMES)}
 
 TISSUES: dict[FieldStrength, dict[str, Tissue]] = {
     "1.5T": {
-        "lung": Tissue(1200.0, 35.0, 0.06), "blood": Tissue(1441.0, 290.0, 0.95),
+        "lung": Tissue(1200.0, 35.0, 0.12), "blood": Tissue(1441.0, 290.0, 0.95),
         "venous blood": Tissue(1441.0, 230.0, 0.95),
         "myocardium": Tissue(1030.0, 45.0, 0.85),
         "fat": Tissue(288.0, 85.0, 0.9, -3.45),
@@ -49,7 +49,7 @@ TISSUES: dict[FieldStrength, dict[str, Tissue]] = {
         "fluid": Tissue(3000.0, 800.0, 1.0),
     },
     "3T": {
-        "lung": Tissue(1300.0, 30.0, 0.06), "blood": Tissue(1932.0, 275.0, 0.95),
+        "lung": Tissue(1300.0, 30.0, 0.12), "blood": Tissue(1932.0, 275.0, 0.95),
         "venous blood": Tissue(1932.0, 200.0, 0.95),
         "myocardium": Tissue(1300.0, 45.0, 0.85),
         "fat": Tissue(371.0, 80.0, 0.9, -3.45),

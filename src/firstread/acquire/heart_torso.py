@@ -85,11 +85,12 @@ def _chest_wall(torso: Torso, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     inner = depth - around(torso.fat_mm * (1 + harmonic_sum(torso.fat_around, steps)).clamp(min=0.2))
     share = inner / torso.muscle_mm
     bone = around(harmonic_sum((torso.ribs,), steps)) > 0.35
+    between = around(harmonic_sum(torso.outline, 3 * steps)) > 0
     codes = torch.zeros(x.shape, dtype=torch.int64)
     codes[depth > 0] = CODE["skin"]
     codes[depth > 2] = CODE["fat"]
     codes[(depth > 2) & (share > 0)] = CODE["muscle"]
-    codes[(share > 0.35) & (share < 0.45)] = CODE["fat"]
+    codes[(share > 0.35) & (share < 0.5) & between] = CODE["fat"]
     codes[(share > 0.55) & (share < 0.95) & bone] = CODE["marrow"]
     codes[share > 1] = CODE["fat"]
     chest = inner > torso.muscle_mm + 1.5

@@ -32,12 +32,12 @@ class HeartWindow:
 
     curves: the nested radii of ``heart_detail.shell_radii`` for this slice's sub-slices; left: whether the left
     ventricle is there, ``[t, s]``; x, y: heart coordinates of the window's fine pixels; bins: their off-resonance;
-    around: index into the signal table of what lies behind the heart, per sub-slice.
+    around: signal of what lies behind the heart, per sub-slice.
     """
 
     def __init__(self, heart: BeatingHeart, detail: Detail, moment: Moment, curves: Float[Tensor, "8 t s n"],
                  left: Bool[Tensor, "t s"], places_mm: list[float], x: Float[Tensor, "h w"], y: Float[Tensor, "h w"],
-                 bins: Integer[Tensor, "h w"], around: Integer[Tensor, "s h w"]):
+                 bins: Integer[Tensor, "h w"], around: Float[Tensor, "s h w"]):
         self.heart, self.detail, self.moment, self.places_mm = heart, detail, moment, places_mm
         self.shape, self.rays = x.shape, curves.shape[-1]
         self.x, self.y, self.bins, self.around = x.flatten(), y.flatten(), bins.flatten(), around.flatten(1)
@@ -62,25 +62,33 @@ class HeartWindow:
                 self._papillaries(tissue, shell, t, s)
             else:
                 self._chambers(tissue, shell, s)
-            signal += weight * rows.take(torch.where(shell == OUTSIDE, self.around[s], tissue * BINS + self.bins))
+            signal += weight * torch.where(shell == OUTSIDE, self.around[s], rows.take(tissue * BINS + self.bins))
             packed += _PACKED[under].index_select(0, shell)
         return signal.reshape(self.shape), majority(packed.reshape(self.shape))
 
     def _papillaries(self, tissue: Tensor, shell: Tensor, t: int, s: int) -> None:
-        """Discs of muscle in the cavity; their volume is kept while the cavity gets shorter."""
+        """Discs of muscle in both cavities; their volume is kept while the ventricles get shorter."""
         stretch, active = self.moment.stretch[t].item(), self.moment.activation[t].item()
         outer, con = self.heart.lv.outer_length_mm, self.heart.contraction
         level = (outer - (outer - self.places_mm[s]) / stretch) / self.heart.lv.length_mm
         twist = active * (con.twist_base_rad + (con.twist_apex_rad - con.twist_base_rad) * level)
         for p in self.detail.papillaries:
-            size = _inside_levels(p, level)
-            if size == 0:
-                continue
-            angle = p.angle_rad + twist
-            ray = int(angle % (2 * math.pi) * self.rays / (2 * math.pi)) % self.rays
-            away = p.distance * float(self.curves[1, t, s, ray])
+            away = p.distance * self._curve(1, t, s, p.angle_rad + twist)
+            self._disc(tissue, shell < 2, p, p.angle_rad + twist, away, level, stretch)
+        for p in self.detail.rv_muscles:
+            septal, free = (self._curve(c, t, s, p.angle_rad) for c in (2, 4))
+            away = septal + p.distance * (free - septal)
+            self._disc(tissue, (shell == 3) | (shell == 4), p, p.angle_rad, away, level, stretch)
+
+    def _curve(self, curve: int, t: int, s: int, angle: float) -> float:
+        return float(self.curves[curve, t, s, int(angle % (2 * math.pi) * self.rays / (2 * math.pi)) % self.rays])
+
+    def _disc(self, tissue: Tensor, room: Tensor, p: Papillary, angle: float, away: float, level: float,
+              stretch: float) -> None:
+        size = _inside_levels(p, level)
+        if size > 0:
             square = (self.x - away * math.cos(angle)) ** 2 + (self.y - away * math.sin(angle)) ** 2
-            tissue[(square < p.radius_mm**2 * size / stretch) & (shell < 2)] = CODE["myocardium"]
+            tissue[(square < p.radius_mm**2 * size / stretch) & room] = CODE["myocardium"]
 
     def _chambers(self, tissue: Tensor, shell: Tensor, s: int) -> None:
         """Atria and great vessels above the base, each painted over those before."""
