@@ -120,8 +120,8 @@ def draw_plane(draws: Draws, *, spacing_mm: float, length_mm: Tensor) -> Plane:
     x = line.reshape(1, 1, 1, -1) * spacing - draws.normal(9, mean=5) - draws.normal(0.1) * below
     y = line.reshape(1, 1, -1, 1) * spacing - draws.normal(9) - draws.normal(0.1) * below
     x, y = x - missed * draws.normal(1, per_slice=True), y - missed * draws.normal(1, per_slice=True)
-    angle = torch.where(draws.chance(0.3), draws.uniform(-torch.pi, torch.pi), draws.normal(0.45, mean=-0.1))
-    mirror = torch.where(draws.chance(0.12), -1.0, 1.0)
+    angle = torch.where(draws.chance(0.22), draws.uniform(-torch.pi, torch.pi), draws.normal(0.45, mean=-0.1))
+    mirror = torch.where(draws.chance(0.1), -1.0, 1.0)
     x, y = torch.cos(angle) * x - torch.sin(angle) * y, mirror * (torch.sin(angle) * x + torch.cos(angle) * y)
     strength = draws.uniform(0, 3.2)
     x = x + strength * draws.smooth(4, along=0.5) + 0.6 * draws.smooth(12)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+Number = float | int
+
 
 class Draws:
     """All draws of one batch, in a fixed order from one generator, so that a batch is a function of its key."""
@@ -15,12 +17,12 @@ class Draws:
     def __init__(self, generator: Generator, *, subjects: int, slices: int, size: int) -> None:
         self.generator, self.subjects, self.slices, self.size = generator, subjects, slices, size
 
-    def uniform(self, low: float, high: float, *, per_slice: bool = False) -> Tensor:
+    def uniform(self, low: Number, high: Number, *, per_slice: bool = False) -> Tensor:
         """``[subject, 1 or slice, 1, 1]``, uniform between ``low`` and ``high``."""
         shape = (self.subjects, self.slices if per_slice else 1, 1, 1)
         return low + (high - low) * torch.rand(shape, generator=self.generator)
 
-    def normal(self, sd: float, *, mean: float = 0.0, per_slice: bool = False) -> Tensor:
+    def normal(self, sd: Number, *, mean: Number = 0.0, per_slice: bool = False) -> Tensor:
         """The same, normal."""
         shape = (self.subjects, self.slices if per_slice else 1, 1, 1)
         return mean + sd * torch.randn(shape, generator=self.generator)
@@ -29,7 +31,7 @@ class Draws:
         """The same, true with ``probability``."""
         return self.uniform(0, 1, per_slice=per_slice) < probability
 
-    def smooth(self, cells: int, *, fields: int = 1, along: float = 1.0) -> Tensor:
+    def smooth(self, cells: int, *, fields: int = 1, along: Number = 1.0) -> Tensor:
         """Smooth random images ``[subject, slice, y, x]``, mean 0, sd about 1, ``cells`` bumps across.
 
         along: how far the image changes from the first to the last slice, 0 not at all, 1 wholly.
@@ -47,7 +49,7 @@ class Draws:
         return torch.randn((self.subjects, self.slices, self.size, self.size), generator=self.generator)
 
 
-def harmonics(draws: Draws, angle: Tensor, spread: Mapping[float, float]) -> Tensor:
+def harmonics(draws: Draws, angle: Tensor, spread: Mapping[Number, float]) -> Tensor:
     """Random periodic function of an angle: ``sum_k a_k cos(k angle + phase_k)``, a_k normal with sd ``spread[k]``."""
     return sum((draws.normal(sd) * torch.cos(k * angle + draws.uniform(0, 6.3)) for k, sd in spread.items()),
                start=torch.zeros(1))
@@ -58,7 +60,7 @@ def wrap_angle(angle: Tensor) -> Tensor:
     return torch.remainder(angle + torch.pi, 2 * torch.pi) - torch.pi
 
 
-def inside(signed_mm: Tensor, blur_mm: Tensor | float) -> Tensor:
+def inside(signed_mm: Tensor, blur_mm: Tensor | Number) -> Tensor:
     """Share of a voxel that is inside, from the distance to the border (negative inside) and the border's width."""
     return (0.5 - signed_mm / blur_mm).clamp(0, 1)
 
@@ -68,7 +70,7 @@ def paint(image: Tensor, alpha: Tensor, value: Tensor) -> Tensor:
     return image + alpha * (value - image)
 
 
-def slope_corrected(f: Tensor, spacing_mm: Tensor, *, floor: float = 0.4) -> Tensor:
+def slope_corrected(f: Tensor, spacing_mm: Tensor, *, floor: Number = 0.4) -> Tensor:
     """An implicit function turned into a distance near its zero, ``f / |grad f|`` (first order)."""
     dy, dx = torch.gradient(f, dim=(-2, -1))
     return f * spacing_mm / (dy.square() + dx.square()).sqrt().clamp(min=floor * spacing_mm)

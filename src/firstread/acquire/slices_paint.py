@@ -20,7 +20,7 @@ PAPILLARY = (0.75, -0.75, None)
 def render(draws: Draws, plane: Plane, heart: Heart) -> tuple[Tensor, Tensor]:
     """Signal ``[subject, slice, y, x]`` and labels 0..3 (uint8) of the slices."""
     pixel = plane.spacing_mm
-    wild = draws.chance(0.12)
+    wild = draws.chance(0.08)
     muscle = torch.where(wild, draws.uniform(0.05, 0.65), draws.uniform(0.16, 0.55))
     fat = torch.where(draws.chance(0.1), draws.uniform(0.05, 0.4), tissue(draws, 0.45, 1.6, wild=wild))
     blood = 1 + draws.uniform(0, 0.14) * draws.smooth(5) + draws.uniform(0, 0.06) * draws.smooth(14)

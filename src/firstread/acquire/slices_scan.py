@@ -32,7 +32,7 @@ def acquire(draws: Draws, image: Tensor, plane: Plane) -> Tensor:
     cut = torch.where(draws.chance(0.5), draws.uniform(0.27, 0.5), torch.full((1,), 0.5))
     spectrum = spectrum * torch.sigmoid((cut - line.abs()) * 60)
     # Undersampled reconstructions: lines that are wrong by a random factor, more so away from the centre.
-    wrong = draws.chance(0.3) * draws.uniform(0.1, 1.0) * (line.abs() / 0.15).clamp(max=1)
+    wrong = draws.chance(0.25) * draws.uniform(0.1, 1.0) * (line.abs() / 0.15).clamp(max=1)
     factor = torch.randn((draws.subjects, draws.slices, size), generator=draws.generator)
     factor = torch.where(turned, factor.unsqueeze(-1), factor[..., : kx.shape[-1]].unsqueeze(-2))
     spectrum = spectrum * (1 + wrong * factor)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from firstread.acquire.slices_anatomy import Heart, Plane
-from firstread.acquire.slices_draws import Draws, inside, paint
+from firstread.acquire.slices_draws import Draws, Number, inside, paint
 
 
-def tissue(draws: Draws, low: float, high: float, *, wild: Tensor) -> Tensor:
+def tissue(draws: Draws, low: Number, high: Number, *, wild: Tensor) -> Tensor:
     """A tissue's signal per subject; anything up to 1.2 in the ``wild`` ones."""
     return torch.where(wild, draws.uniform(0.02, 1.2), draws.uniform(low, high))
 
@@ -89,7 +89,7 @@ def _chest_wall(draws: Draws, image: Tensor, plane: Plane, heart: Heart, wavy: T
 
 
 def _round(draws: Draws, image: Tensor, plane: Plane, wavy: Tensor, *, bearing: Tensor, seen: float,
-           size: tuple[float, float], vessel: bool, wild: Tensor) -> Tensor:
+           size: tuple[Number, Number], vessel: bool, wild: Tensor) -> Tensor:
     """A vessel or organ with a wall."""
     far = draws.uniform(45, 85)
     off = disc(plane, far * torch.cos(bearing), far * torch.sin(bearing)) + 0.3 * wavy - draws.uniform(*size)

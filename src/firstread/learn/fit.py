@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def _resume(checkpoint: Path, settings: dict[str, Any], model: nn.Module, optimi
         for name, value in saved["average"].items():
             average[name].copy_(value)
         return int(saved["step"])
-    except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, KeyError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
         raise FormatError(f"a checkpoint that does not fit ({type(error).__name__})",
                           expected="one written by this recipe",
                           remedy=f"remove {checkpoint.name} to start anew") from error

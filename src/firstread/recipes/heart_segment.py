@@ -42,7 +42,7 @@ def network() -> UNet:
 class RandomHearts:
     """Batch number to (images, labels) of 16 random slices of 4 hearts; a function of seed and number alone."""
 
-    def __init__(self, *, seed: int, subjects: int = 4, slices: int = 4, size: int = 112) -> None:
+    def __init__(self, *, seed: int, subjects: int = 4, slices: int = 4, size: int = 96) -> None:
         self.key, self.subjects, self.slices, self.size = Key(seed, "heart_segment"), subjects, slices, size
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor]:
