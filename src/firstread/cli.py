@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -14,6 +14,7 @@ app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, 
 
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder for the result; appears when it is complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")]
+INTERRUPTED = 130  # what typer answers to Ctrl-C
 Seed = Annotated[int, typer.Option(help="What all random draws come from.")]
 
 
@@ -150,17 +151,18 @@ def main() -> None:
     except FirstreadError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("Interrupted: nothing was written.")
+        code = INTERRUPTED
     except Exception as error:
         shown = getattr(error, "format_message", None)  # a usage error of the command line
         if shown is None:
             raise
         _fail(shown())
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    if code == INTERRUPTED:
+        _fail("Interrupted: nothing was written; run the same command again.")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     typer.echo(f"firstread: {text}", err=True)
     sys.exit(2)
 

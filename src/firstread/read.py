@@ -15,13 +15,15 @@ from typing import Literal
 import torch
 
 from firstread.chains.heart import heart_chain
+from firstread.core.case import Case
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.reading import Person, Reading
-from firstread.core.records import KSpace
+from firstread.core.records import Image, KSpace, Note
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
 from firstread.report.write import write
 from firstread.simulate import compare, read_truth, simulate_hearts
+from firstread.trust.intervals import ConformalIntervals
 
 MARKER = "reading.json"
 Progress = Callable[[str], None]
@@ -59,20 +61,25 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     progress(f"opening {source}")
     opened = open_file(source, axes=settings.axes, spacing_mm=settings.spacing_mm, series=settings.series,
                        identify=settings.identify)
-    case = replace(opened.case, seed=settings.seed)
-    raw = any(isinstance(record, KSpace) for record in case.values())
-    chain = heart_chain(raw=raw, weights=settings.weights, phase=settings.phase).eval()
-    with torch.inference_mode():
-        done = chain(case, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
+    done, extra = replace(opened.case, seed=settings.seed), ()
+    if (reason := no_heart(done, opened.kind)) is not None:
+        extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)
+    else:
+        raw = any(isinstance(record, KSpace) for record in done.values())
+        chain = heart_chain(raw=raw, weights=settings.weights, phase=settings.phase)
+        with torch.inference_mode():
+            done = chain(done, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
+        if not any(isinstance(stage, ConformalIntervals) for stage in chain.steps):
+            extra = (Note("no_intervals", "No intervals: none were calibrated for these weights."),)
     errors: dict[str, float] = {}
     if settings.truth is not None:
         truth, analytic = read_truth(settings.truth)
         errors = compare(done, truth, analytic)
         done = replace(done, records={**done.records, **truth})
     kept = {name: record for name, record in done.items() if not name.endswith((".members", ".point"))}
-    return Reading(replace(done, records=kept), _person(opened.person, settings),
-                   source.name if settings.identify else f"{opened.kind} input", opened.kind, file_hash(source),
-                   versions(), time.perf_counter() - started, peak_memory_mb(), notes=done.notes, errors=errors)
+    name = source.name if settings.identify else f"{opened.kind} input"
+    return Reading(replace(done, records=kept), _person(opened.person, settings), name, opened.kind, file_hash(source),
+                   versions(), time.perf_counter() - started, peak_memory_mb(), (*done.notes, *extra), errors)
 
 
 def read_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,
@@ -95,6 +102,17 @@ def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
         subject = simulate_hearts(Path(home) / "heart", example=True, seed=seed)[0]
         settings = Settings(truth=subject, sex="F", height_cm=165, weight_kg=62, seed=seed)
         return read_to_folder(subject / "kspace.h5", folder, settings, overwrite=overwrite, progress=progress)
+
+
+def no_heart(case: Case, kind: str) -> str | None:
+    """Why an input cannot be a short-axis MR stack, or None: a colour or projected image, or a picture file."""
+    for image in case.values():
+        if isinstance(image, Image):
+            if image.data.shape[2] != 1:
+                return f"the input has {image.data.shape[2]} colours"
+            if image.grid.frame in ("detector", "slide"):
+                return "the input is a picture" if kind == "picture" else "the input is a projected image"
+    return None
 
 
 def _person(found: Person, settings: Settings) -> Person:

@@ -10,39 +10,46 @@ scales the calibrated intervals.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
+
+import torch
 
 from firstread.analyze.consensus import Consensus
 from firstread.analyze.segment import Segment
 from firstread.core.errors import FormatError
+from firstread.core.provenance import weights_hash
 from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
+from firstread.nets.cascade import DeepCascade
 from firstread.nets.unet import UNet
+from firstread.reconstruct.cascade import Cascade
 from firstread.reconstruct.direct import ZeroFilled
-from firstread.reconstruct.iterative import CGSense
 from firstread.trust.intervals import Calibration, ConformalIntervals
-from firstread.zoo.store import Weight, load
+from firstread.zoo.store import Weight, asset, load
 
-SEGMENTATION, CALIBRATION = "heart-sax", "heart-intervals"
+SEGMENTATION, RECONSTRUCTION, CALIBRATION = "heart-sax", "heart-cascade", "heart-intervals"
 Phase = Literal["ED", "ES"]
 
 
-def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = None,
-                calibration: Calibration | None = None) -> Chain:
+def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = None) -> Chain:
     """The chain of ``firstread read``.
 
     raw: begin with k-space, not with images; weights: of the segmentation, a default weight's name or a file;
-    phase: what a single frame shows; calibration: of the intervals, None for none.
+    phase: what a single frame shows. Intervals are added where they were calibrated for exactly these weights.
 
     >>> print(heart_chain(raw=False).describe().splitlines()[0])
     segment(image: Image) -> labels.members
     """
-    return Chain(*(reconstruction() if raw else ()), *segmentation(weights), *measurement(phase, calibration))
+    stages = (*(reconstruction() if raw else ()), *segmentation(weights))
+    return Chain(*stages, *measurement(phase, calibration_of(stages))).eval()
 
 
 def reconstruction() -> tuple[Stage, ...]:
-    """K-space to image; the zero-filled image is kept beside it."""
-    return ZeroFilled(), CGSense().using(reads={"kspace": "kspace"}, writes="image")
+    """K-space to image, by the default cascade; the zero-filled image is kept beside it."""
+    weight = load(RECONSTRUCTION)
+    network = DeepCascade.from_weight(weight.card["network"], weight.state)
+    return ZeroFilled(), Cascade(network=network).using(reads={"kspace": "kspace"}, writes="image")
 
 
 def segmentation(weights: str | None = None) -> tuple[Stage, ...]:
@@ -63,6 +70,16 @@ def measurement(phase: Phase | None = None, calibration: Calibration | None = No
                 reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes="phenotypes"))
 
 
+def calibration_of(stages: Sequence[Stage]) -> Calibration | None:
+    """The stored calibration, or None where it was made with other weights than those of ``stages``."""
+    path = asset(f"{CALIBRATION}.json")
+    if not path.is_file():
+        return None
+    calibration = Calibration.load(path)
+    hashes = {stage.name: made for stage in stages if (made := weights_hash(stage)) is not None}
+    return calibration if all(calibration.weights.get(name) == made for name, made in hashes.items()) else None
+
+
 def networks_of(weight: Weight) -> list[UNet]:
     """The members of an ensemble: parameters named ``member0.…``, ``member1.…``; the card's ``network`` is the U-Net's
     settings.
@@ -80,4 +97,4 @@ def networks_of(weight: Weight) -> list[UNet]:
         reason = str(error).splitlines()[0]
         raise FormatError(f"weight {weight.name!r} ({reason})", expected="members of the U-Net that the card describes",
                           remedy="check --weights") from error
-    return [network.eval() for network in networks]
+    return [network.eval().to(memory_format=torch.channels_last) for network in networks]

@@ -37,6 +37,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in _HOME.glob("*.safetensors"))
 
 
+def asset(file_name: str) -> Path:
+    """A file beside the default weights, which may not be there."""
+    return _HOME / file_name
+
+
 def card(name: str) -> dict[str, Any]:
     """The card of a default weight.
 
@@ -63,7 +68,7 @@ def load(name: str | Path) -> Weight:
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise FormatError(f"{path.name}: {error}", expected="a safetensors file", remedy="fetch or train it again") from error
+        raise FormatError(f"{path.name}: {error}", expected="a safetensors file", remedy="train it again") from error
     about = path.with_suffix(".json")
     return Weight(path.stem, json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {},
                   {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()})
