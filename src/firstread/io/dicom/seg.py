@@ -166,7 +166,7 @@ def _name_series(segmentation: Dataset, homes: Mapping[str, str]) -> None:
 
 def _renumber(segmentation: Dataset, numbers: Sequence[int]) -> None:
     """Frame numbers in the part to frame numbers in the source file."""
-    for group in segmentation.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for image in derivation.SourceImageSequence:
-                image.ReferencedFrameNumber = numbers[int(image.ReferencedFrameNumber) - 1]
+    images = {id(image): image for group in segmentation.PerFrameFunctionalGroupsSequence  # segments share items
+              for derivation in group.DerivationImageSequence for image in derivation.SourceImageSequence}
+    for image in images.values():
+        image.ReferencedFrameNumber = numbers[int(image.ReferencedFrameNumber) - 1]
