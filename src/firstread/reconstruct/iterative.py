@@ -88,5 +88,5 @@ class SpatialTV(_TotalVariation):
 
     dims = PLANE
 
-    def __init__(self, *, regularization: float | int = 5e-3, iterations: int = 100, calibration_lines: int = 32):
+    def __init__(self, *, regularization: float | int = 2e-2, iterations: int = 100, calibration_lines: int = 32):
         super().__init__(regularization=regularization, iterations=iterations, calibration_lines=calibration_lines)
