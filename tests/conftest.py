@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("firstread", "beartype.beartype")
+install_import_hook("firstread", "typecheck.checked")
 
 import torch  # noqa: E402
 

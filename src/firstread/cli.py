@@ -98,17 +98,19 @@ def train(
 ) -> None:
     """Train a default weight again; interrupted, the same command continues."""
     from firstread.core.errors import InputError
-    from firstread.recipes.registry import RECIPES, find
+    from firstread.recipes.registry import find, names
 
     if list_recipes:
-        for name, module in RECIPES.items():
-            typer.echo(f"{name:28} {find(name).SUMMARY}" if module else name)
+        for name in names():
+            typer.echo(f"{name:28} {find(name).SUMMARY}")
         return
     if recipe is None or output is None:
         raise InputError("no recipe or no output folder", expected="firstread train RECIPE -o DIR",
                          remedy="see `firstread train --list`")
-    find(recipe).train(output, device, steps, data)
-    _say(f"{output}")
+    found = find(recipe)
+    output.mkdir(parents=True, exist_ok=True)
+    found.train(output, device, steps, data)
+    _say(f"{output / recipe}.safetensors")
 
 
 @app.command()

@@ -1,0 +1,37 @@
+"""The recipes of the default weights by name; a recipe is a module with SUMMARY and ``train``."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+from firstread.core.errors import InputError
+
+MODULES = {"heart-cascade": "heart_cascade", "heart-sax": "heart_segment",
+           "heart-sax-sunnybrook": "heart_segment_sunnybrook"}
+
+
+class Recipe(Protocol):
+    """How one default weight is trained."""
+
+    SUMMARY: str
+
+    def train(self, out: Path, device: str, steps: int | None, data: Path | None) -> None:
+        """Train into ``out``; interrupted and called again it goes on."""
+
+
+def names() -> list[str]:
+    """All recipes."""
+    return sorted(MODULES)
+
+
+def find(name: str) -> Recipe:
+    """The recipe of a default weight.
+
+    Raises InputError for a name that has none.
+    """
+    if name not in MODULES:
+        raise InputError(f"a recipe named {name!r}", expected=f"one of {', '.join(names())}",
+                         remedy="see `firstread train --list`")
+    return cast(Recipe, importlib.import_module(f"firstread.recipes.{MODULES[name]}"))
