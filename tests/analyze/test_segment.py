@@ -1,6 +1,7 @@
 """Segment, Consensus and tiles with networks whose answer is known."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -165,7 +166,7 @@ def test_windows_cover_everything_and_overlap_enough(size, window, overlap):
     starts = window_starts(size, window, overlap)
     covered = {i for s in starts for i in range(s, s + window)}
     assert covered >= set(range(size)) and starts[-1] + window == max(size, window)
-    assert all(b - a <= max(1, int(window * (1 - overlap))) for a, b in zip(starts, starts[1:]))
+    assert all(b - a <= max(1, int(window * (1 - overlap))) for a, b in pairwise(starts))
 
 
 @pytest.mark.parametrize(("space", "window"), [((33, 20), (16, 16)), ((9, 14, 11), (8, 8, 8)), ((5, 40), (8, 16))])

@@ -159,13 +159,13 @@ def draw_left(draws: Draws, plane: Plane, size: Size) -> Left:
         return radius * (bullet((depth - step) / length, by) - bullet((depth + step) / length, by))
 
     flat = torch.where(draws.chance(0.25), draws.uniform(0, 0.25), draws.normal(0.03)) * torch.exp(-((psi / 0.65) ** 2))
-    reach = outer * (1 + harmonics(draws, psi, {2: 0.045, 3: 0.02, 4: 0.012, 5: 0.008}) - flat)
+    reach = outer * (1 + harmonics(draws, psi, {2: 0.045, 3: 0.016, 4: 0.009, 5: 0.006}) - flat)
     uneven = 1 + harmonics(draws, psi, {1: 0.12, 2: 0.08})
     scar = draws.chance(0.12) * draws.uniform(0, 0.55) * bump(psi, draws.uniform(-3.1, 3.1), draws.uniform(0.4, 1.0))
     tract = draws.uniform(0, 0.6) * torch.exp(-((depth.clamp(min=0) / 7) ** 2))
     tract = tract * bump(psi, draws.normal(0.3, mean=0.2), torch.tensor(0.7))
     wall = ((outer - cavity) * uneven * (1 - scar) * (1 - tract)).clamp(min=2.0)
-    lumpy = 1 + harmonics(draws, psi, {2: 0.04, 3: 0.04, 5: 0.025, 7: 0.015})
+    lumpy = 1 + harmonics(draws, psi, {2: 0.035, 3: 0.025, 5: 0.013, 7: 0.008})
     inner = ((reach - wall).clamp(min=1.5) * lumpy).minimum(reach - 2.0)
     inner = torch.where(cavity > 0, inner, torch.full((1,), -5.0))
     pixel = plane.spacing_mm
@@ -207,7 +207,7 @@ def draw_right(draws: Draws, plane: Plane, size: Size, left: Left) -> Right:
 
 def draw_sac(draws: Draws, plane: Plane, size: Size, left: Left, right: Right) -> Tensor:
     """Distance to the pericardium: around both ventricles with fat between, most in the grooves and at the apex."""
-    fat = draws.normal(1.5, mean=0.8) + harmonics(draws, plane.psi, {1: 1.2, 2: 1.2, 3: 1.2})
+    fat = draws.normal(1.7, mean=1.5) + harmonics(draws, plane.psi, {1: 1.2, 2: 1.2, 3: 1.2})
     fat = fat + draws.uniform(0, 6) * torch.exp(-((plane.psi / 1.3) ** 2))
     for side in (-1.05, 1.05):
         fat = fat + draws.uniform(0, 7) * torch.exp(-(((right.turn - side) / draws.uniform(0.15, 0.5)) ** 2))

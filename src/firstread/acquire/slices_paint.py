@@ -11,10 +11,10 @@ from torch import Tensor
 
 from firstread.acquire.slices_anatomy import Heart, Plane
 from firstread.acquire.slices_draws import Draws, inside, paint
-from firstread.acquire.slices_thorax import disc, draw_thorax, draw_vessels, tissue
+from firstread.acquire.slices_thorax import draw_thorax, draw_vessels, tissue
 
 # Image angle of the papillary muscles (right and down positive): posteromedial, anterolateral; None is anywhere.
-PAPILLARY = (0.75, -0.75, None)
+PAPILLARY = (0.75, -0.75, None, None)
 
 
 def render(draws: Draws, plane: Plane, heart: Heart) -> tuple[Tensor, Tensor]:
@@ -28,13 +28,16 @@ def render(draws: Draws, plane: Plane, heart: Heart) -> tuple[Tensor, Tensor]:
     flesh = muscle * (1 + draws.uniform(0, 0.12) * draws.smooth(10) + draws.uniform(0, 0.08) * draws.smooth(24))
 
     image = draw_thorax(draws, plane, heart, fat=fat, wild=wild)
-    image = paint(image, inside(heart.sac, 1.2 * pixel), fat * (1 + 0.25 * draws.smooth(8)) * draws.uniform(0.4, 1.05))
+    # Epicardial fat is thin and often no brighter than muscle, by partial volume and its own ragged texture.
+    thin = fat + draws.uniform(0.3, 1) * draws.chance(0.6) * (muscle * draws.uniform(0.7, 1.8) - fat)
+    ragged = 1 + draws.uniform(0, 0.3) * draws.smooth(8) + draws.uniform(0, 0.35) * draws.smooth(26)
+    image = paint(image, inside(heart.sac, 1.2 * pixel), thin * ragged.clamp(min=0))
     line = torch.exp(-(((heart.sac - 0.5) / draws.uniform(0.6, 1.2)) ** 2)) * draws.uniform(0, 1)
     image = image * (1 - line * draws.chance(0.6))
     image = draw_vessels(draws, image, plane, heart, blood=right_blood, muscle=muscle)
     image = _right(draws, image, plane, heart, blood=right_blood, flesh=flesh)
     image = _left(draws, image, plane, heart, blood=blood, flesh=flesh)
-    ink = draws.chance(0.4) * draws.uniform(0, 0.8) * torch.exp(-((heart.left.outer / (0.55 * pixel)) ** 2))
+    ink = draws.chance(0.6) * draws.uniform(0, 0.9) * torch.exp(-((heart.left.outer / (0.55 * pixel)) ** 2))
     image = image * (1 - ink * (heart.right.blood > 2) * ~heart.left.above)  # chemical shift between muscle and fat
     return image.clamp(min=0), labels_of(heart)
 
@@ -55,6 +58,9 @@ def _right(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Te
     image = paint(image, inside(right.wall, right.blur), flesh * draws.uniform(0.8, 1.6))
     mesh = torch.sigmoid((draws.smooth(30) + 0.7 * draws.smooth(17) - draws.uniform(-0.6, 1.4)) * 4)
     mesh = mesh * torch.exp(right.blood.clamp(max=0) / draws.uniform(1, 10)) * draws.uniform(0, 0.95)
+    spots = ((draws.smooth(26) - draws.uniform(0.7, 2.2)) * 3).clamp(0, 1) * draws.uniform(0, 0.9)
+    flat = (1 - right.depth / 14).clamp(0, 1) * draws.uniform(0, 0.8, per_slice=True)  # pressed flat, filled with mesh
+    mesh = mesh.maximum(spots * draws.chance(0.5)).maximum(flat)
     band = torch.exp(-((draws.smooth(3) / draws.uniform(0.02, 0.12)) ** 2)) * draws.chance(0.35) * draws.uniform(0, 0.8)
     return paint(image, inside(right.blood, right.blur), paint(blood, mesh.maximum(band), flesh))
 
@@ -64,13 +70,15 @@ def _left(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Ten
     left, ring = heart.left, (~heart.left.above).float()
     image = paint(image, inside(left.outer, left.outer_blur) * ring, flesh)
     mesh = torch.sigmoid((draws.smooth(32) + 0.8 * draws.smooth(20) - draws.uniform(-0.8, 1.4)) * 4)
-    meat = mesh * torch.exp(left.cavity.clamp(max=0) / draws.uniform(0.8, 4.5)) * draws.uniform(0, 0.95)
+    meat = mesh * torch.exp(left.cavity.clamp(max=0) / draws.uniform(0.8, 5.5)) * draws.uniform(0, 0.95)
     share = plane.depth_mm / heart.size.length
     for bearing in PAPILLARY:
         spread = draws.normal(0.35, mean=bearing or 0.0) if bearing else draws.uniform(-torch.pi, torch.pi)
-        size = draws.uniform(2, 6.5) * (1 - 0.2 * heart.size.contraction)
-        away = (left.cavity_radius - size * draws.uniform(0.2, 1.6)).clamp(min=0)
-        off = disc(plane, away * torch.cos(spread), away * torch.sin(spread)) + 0.8 * draws.smooth(14) - size
+        size = draws.uniform(2, 5.5) + draws.uniform(0, 0.17) * left.cavity_radius
+        away = (left.cavity_radius - size * draws.uniform(-0.1, 1.5)).clamp(min=0)
+        cos, sin, long = torch.cos(spread), torch.sin(spread), draws.uniform(0.65, 1.4)
+        along, across = plane.x * cos + plane.y * sin - away, plane.y * cos - plane.x * sin
+        off = torch.hypot(along / long, across * long) + 0.8 * draws.smooth(14) - size
         seen = (share > draws.uniform(0.12, 0.4)) & (share < draws.uniform(0.65, 1.0))
         seen = seen * draws.chance(0.85 if bearing else 0.35) * draws.uniform(0.5, 1.0)
         meat = meat.maximum(inside(off, 1.5 * plane.spacing_mm) * seen)

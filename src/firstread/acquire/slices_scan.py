@@ -41,6 +41,6 @@ def acquire(draws: Draws, image: Tensor, plane: Plane) -> Tensor:
     ghost = draws.chance(0.2) * draws.uniform(0, 0.12)
     image = image + ghost * torch.where(turned, image.roll(size // 3, -2), image.roll(size // 3, -1))
     # Rician noise.
-    level = torch.where(draws.chance(0.1), draws.uniform(0.03, 0.15), draws.uniform(0.0, 0.05))
+    level = torch.where(draws.chance(0.1), draws.uniform(0.03, 0.12), draws.uniform(0.0, 0.03))
     image = ((image + level * draws.noise()).square() + (level * draws.noise()).square()).sqrt()
     return image.clamp(min=0) ** torch.exp(draws.normal(0.18))

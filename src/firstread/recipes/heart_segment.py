@@ -51,7 +51,7 @@ class RandomHearts:
         return with_neighbours(images, keep=coin[0] > 0.25, turned=coin[1] > 0.5), labels.flatten(0, 1)
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
     """Cross entropy and soft Dice of one batch, on the device that the model is on."""
     device = next(model.parameters()).device
     images, labels = batch

@@ -6,6 +6,7 @@ contours the left cavity alone: there the other classes count as one, "not the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ class Mixed:
         return self.hearts(number), self.patches(number)
 
 
-def loss(model: nn.Module, batch: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def loss(model: nn.Module, batch: Sequence[Sequence[Tensor]]) -> Tensor:
     """``L(random hearts) + 0.33 L(cavity against the rest, real slices)``, from one pass over both."""
     device = next(model.parameters()).device
     (images, labels), (real, cavity, known) = batch
