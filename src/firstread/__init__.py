@@ -11,7 +11,7 @@ _HOME = {
     "Case": "core.case",
     "Chain": "core.stage",
     "Stage": "core.stage",
-    "wrap": "core.stage",
+    "wrap": "core.wrap",
     "Key": "core.keys",
     "Grid": "core.geometry",
     "Transform": "core.geometry",
@@ -25,7 +25,7 @@ _HOME = {
     "Rows": "core.records",
     "FirstreadError": "core.errors",
 }
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from firstread.core.case import Case as Case
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from firstread.core.records import SoftLabels as SoftLabels
     from firstread.core.stage import Chain as Chain
     from firstread.core.stage import Stage as Stage
-    from firstread.core.stage import wrap as wrap
+    from firstread.core.wrap import wrap as wrap
 
 
 def __getattr__(name: str):

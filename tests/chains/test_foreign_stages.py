@@ -15,7 +15,8 @@ from firstread.acquire.sampling import VariableDensity
 from firstread.core.case import Case
 from firstread.core.errors import GradientError
 from firstread.core.records import Image, KSpace, Phenotype, Phenotypes
-from firstread.core.stage import Chain, wrap
+from firstread.core.stage import Chain
+from firstread.core.wrap import wrap
 from firstread.reconstruct.iterative import CGSense
 
 

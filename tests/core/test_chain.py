@@ -7,7 +7,8 @@ from firstread.core.errors import AmbiguousRecordError, ChainError, GradientErro
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Phenotype, Phenotypes, Risk, Rows, SoftLabels
-from firstread.core.stage import Chain, Stage, wrap
+from firstread.core.stage import Chain, Stage
+from firstread.core.wrap import wrap
 
 GRID = Grid.from_spacing((2, 4, 6), (1.0, 1.0, 1.0))
 

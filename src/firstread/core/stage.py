@@ -1,4 +1,4 @@
-"""Stage (one step of the chain), Chain (stages in a row, as one differentiable program) and ``wrap``.
+"""Stage (one step of the chain) and Chain (stages in a row, as one differentiable program).
 
 A stage is an ``nn.Module`` whose ``forward`` has typed arguments; the Chain finds for each argument the record of
 that kind:
@@ -21,14 +21,13 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from firstread.core.case import Case
-from firstread.core.errors import AmbiguousRecordError, ChainError, GradientError, MissingRecordError
+from firstread.core.errors import AmbiguousRecordError, ChainError, MissingRecordError
 from firstread.core.keys import Key
 from firstread.core.provenance import Step, peak_memory_mb, weights_hash
-from firstread.core.records import HardLabels, Image, Labels, Record, SoftLabels
+from firstread.core.records import Labels, Record
 
 S = TypeVar("S", bound="Stage")
 
@@ -113,7 +112,7 @@ class Chain(nn.Module):
     inputs: the kinds of the records that a case brings, by name; stating them lets the Chain refuse a misfit here,
     otherwise whatever no stage makes is expected from the case.
 
-    >>> from firstread.core.stage import Chain, wrap
+    >>> from firstread.core.wrap import wrap
     >>> from firstread.core.records import Image
     >>> double = wrap(lambda data: 2 * data, reads=Image, writes=Image, axes="yx", name="double")
     >>> Chain(double).describe()
@@ -161,7 +160,7 @@ class Chain(nn.Module):
         watch: called with each stage before it runs (progress).
         """
         if isinstance(case, Record):
-            case = Case({_default_name(type(case)): case})
+            case = Case({default_name(type(case)): case})
         last: str | None = None
         drawn = samples == 1
         for stage in self.steps:
@@ -203,7 +202,8 @@ class Chain(nn.Module):
                          for s in self.steps)
 
 
-def _default_name(kind: type) -> str:
+def default_name(kind: type) -> str:
+    """What a record of this kind is called where nobody names it: ``image``, ``kspace``, ``labels`` …"""
     return "labels" if issubclass(kind, Labels) else kind.__name__.lower()
 
 
@@ -226,7 +226,7 @@ def _resolve(stage: Stage, argument: Argument, known: Mapping[str, type], last: 
     if stated is not None:
         return stated if stated in known else None
     fitting = [name for name, kind in known.items() if _fits(kind, argument.kind)]
-    if argument.name in fitting and argument.name != _default_name(argument.kind):
+    if argument.name in fitting and argument.name != default_name(argument.kind):
         return argument.name
     if last in fitting:
         return last
@@ -242,133 +242,3 @@ def _missing(stage: Stage, argument: Argument, known: Mapping[str, type]) -> Mis
     return MissingRecordError(f"nothing for {stage.name}({argument.name}: {kind})",
                               expected=f"a record {stated!r}" if stated else f"a {kind} in the case or from a stage",
                               remedy=f"add it to the case ({sorted(known) or 'no records'}) or a stage that makes it")
-
-
-class _NoGradient(torch.autograd.Function):
-    """Identity whose backward refuses, naming the stage."""
-
-    @staticmethod
-    def forward(ctx, name: str, output: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.name = name
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx, *grads):
-        raise GradientError(f"a gradient asked through stage {ctx.name!r}", expected="a differentiable stage",
-                            remedy="replace it by one, or detach its input if no gradient is meant to pass")
-
-
-class _Wrapped(Stage):
-    """A module or callable as a stage; made by ``wrap``."""
-
-    def __init__(self, module: Callable[..., Any], reads: Mapping[str, type[Record]], writes: type[Record], name: str,
-                 axes: str | None, names: tuple[str, ...], differentiable: bool) -> None:
-        super().__init__()
-        self.module = module
-        self.reads, self.kind, self.axes, self.names = dict(reads), writes, axes, names
-        self.stage_name, self.differentiable = name, differentiable
-
-    @property
-    def name(self) -> str:
-        return self.stage_name
-
-    @property
-    def arguments(self) -> list[Argument]:
-        return [Argument(name, kind, False) for name, kind in self.reads.items()]
-
-    @property
-    def makes(self) -> type[Record]:
-        return self.kind
-
-    @property
-    def random(self) -> bool:
-        return False
-
-    def settings(self) -> str:
-        return f"axes={self.axes!r}" if self.axes else ""
-
-    def forward(self, *args: Any, **records: Record) -> Record:
-        inputs = list(args) + list(records.values())
-        like = inputs[0]
-        context = torch.enable_grad() if self.differentiable and torch.is_grad_enabled() else torch.no_grad()
-        with context:
-            if self.axes is None:
-                made = self.module(*inputs)
-            else:
-                folded = [_fold(record.data, self.axes) for record in inputs]
-                made = _unfold(self.module(*folded), like.data, self.axes, self.name)
-        record = made if isinstance(made, Record) else self._record(made, like)
-        if not isinstance(record, self.kind):
-            raise ChainError(f"a {type(record).__name__} from stage {self.name!r}", expected=f"a {self.kind.__name__}",
-                             remedy="state in `writes` what it returns")
-        if self.differentiable:
-            return record
-        anchors = [t for r in inputs for t in r.tensors() if t.requires_grad]
-        if not anchors or not torch.is_grad_enabled():
-            return record
-        return record.map(lambda t: _NoGradient.apply(self.name, t, *anchors) if _can_have_gradient(t) else t)
-
-    def _record(self, data: Tensor, like: Any) -> Record:
-        place = {"times_s": like.times_s, "cycle_s": like.cycle_s, "source": like.source}
-        if data.shape[-3:] != tuple(like.grid.shape):
-            raise ChainError(f"data of shape {tuple(data.shape[-3:])} from stage {self.name!r}",
-                             expected=f"the (z, y, x) shape of its input, {like.grid.shape}",
-                             remedy="return a record with a grid of its own")
-        if self.kind is Image:
-            return Image(like.rows, data, like.grid, **place)
-        if issubclass(self.kind, Labels):
-            kind = HardLabels if self.kind is HardLabels else SoftLabels
-            return kind(like.rows, data, like.grid, self.names, **place)
-        raise ChainError(f"a tensor from stage {self.name!r}", expected=f"a {self.kind.__name__}",
-                         remedy="return the record itself")
-
-
-def _can_have_gradient(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def wrap(module: Callable[..., Any], *, reads: type[Record] | Mapping[str, type[Record]], writes: type[Record],
-         axes: str | None = None, names: tuple[str, ...] = (), name: str | None = None,
-         result: str | None = None) -> Stage:
-    """Any PyTorch module, or any callable, as a Stage.
-
-    axes: the axes that the module sees behind batch and channel: ``"yx"`` gives it ``[N, channel, y, x]`` (time and z
-    folded into N), ``"zyx"`` gives ``[N, channel, z, y, x]``. Without it the callable gets the records themselves and
-    returns a record (or a tensor of the six axes).
-    names: class names when it writes labels; SoftLabels are made from probabilities, so end the module in a softmax.
-    name: how errors and the trail call it; result: the record's name in the case (default: the stage's name).
-
-    A callable that is not an ``nn.Module`` is taken as one without gradient when ``axes`` is None, and the Chain
-    names it when a gradient is asked through it.
-
-    >>> from firstread.core.records import Image
-    >>> wrap(torch.nn.Conv2d(1, 1, 3, padding=1), reads=Image, writes=Image, axes="yx", name="smooth").writes
-    'smooth'
-    """
-    arguments = dict(reads) if isinstance(reads, Mapping) else {_default_name(reads): reads}
-    called = name or getattr(module, "__name__", type(module).__name__).lower()
-    differentiable = isinstance(module, nn.Module) or axes is not None
-    stage = _Wrapped(module, arguments, writes, called, axes, names, differentiable)
-    return stage.using(writes=result or called)
-
-
-_LAYOUT = "btczyx"
-
-
-def _fold(data: Tensor, axes: str) -> Tensor:
-    """``[batch, time, channel, z, y, x]`` to ``[N, channel, *axes]``, the other axes folded into N."""
-    rest = [a for a in "btzyx" if a not in axes]
-    order = [_LAYOUT.index(a) for a in (*rest, "c", *axes)]
-    return data.permute(order).flatten(0, len(rest) - 1)
-
-
-def _unfold(data: Tensor, like: Tensor, axes: str, name: str) -> Tensor:
-    """The inverse of ``_fold``, with whatever number of channels came back."""
-    rest = [a for a in "btzyx" if a not in axes]
-    sizes = [like.shape[_LAYOUT.index(a)] for a in rest]
-    if data.ndim != 2 + len(axes) or data.shape[0] != int(torch.tensor(sizes).prod()):
-        raise ChainError(f"data of shape {tuple(data.shape)} from stage {name!r}",
-                         expected=f"[N = {int(torch.tensor(sizes).prod())}, channel, {', '.join(axes)}]",
-                         remedy="return one output per input, batch first")
-    order = (*rest, "c", *axes)
-    return data.reshape(*sizes, *data.shape[1:]).permute([order.index(a) for a in _LAYOUT])
