@@ -17,8 +17,7 @@ class Consensus(Stage):
     """Mean of all draws and members of each (subject, part), its most probable class, cleaned up in 3D.
 
     Cleaning up keeps the largest connected component of the left ventricle (cavity and muscle together), of each of its
-    parts and of the right cavity, frame by frame, and fills what the cavity's ring encloses in each slice. Not
-    differentiable: hard labels.
+    parts and of the right cavity, frame by frame, and fills holes slice by slice. Not differentiable: hard labels.
     """
 
     result: ClassVar[str] = "labels"
@@ -52,21 +51,38 @@ def average_draws(labels: SoftLabels) -> SoftLabels:
 def clean_up(index: Tensor) -> Tensor:
     """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
 
+    What the cavity of a slice encloses is cavity (papillary muscles), what the right cavity encloses is right cavity,
+    and other holes of the left ventricle become the nearer of cavity and muscle.
+
     >>> clean_up(torch.tensor([3, 0, 3, 3]).reshape(1, 1, 1, 1, 4)).flatten().tolist()
     [0, 0, 3, 3]
     """
     left = largest_component((index == 1) | (index == 2))
-    cavity = largest_component(left & (index == 1))
-    muscle = largest_component(left & (index == 2))
-    right = largest_component(index == 3)
-    cavity = cavity | (_enclosed(cavity | muscle) & ~cavity & ~muscle & ~right)
-    return 1 * cavity + 2 * muscle + 3 * (right & ~cavity & ~muscle)
+    cavity = _enclosed(largest_component(left & (index == 1)))
+    muscle = largest_component(left & (index == 2) & ~cavity)
+    right = _enclosed(largest_component(index == 3)) & ~cavity & ~muscle
+    cleaned = 1 * cavity + 2 * muscle + 3 * right
+    holes = _enclosed(cavity | muscle) & (cleaned == 0)
+    return torch.where(holes, _nearest(1 * cavity + 2 * muscle, holes), cleaned)
 
 
 def _enclosed(mask: Tensor) -> Tensor:
-    """Holes of each slice filled."""
+    """The mask with the holes of each slice filled."""
     from scipy import ndimage
 
     planes = mask.cpu().numpy().reshape(-1, *mask.shape[-2:])
     filled = [ndimage.binary_fill_holes(plane) if plane.any() else plane for plane in planes]
     return torch.stack([torch.from_numpy(plane) for plane in filled]).reshape(mask.shape).to(mask.device)
+
+
+def _nearest(index: Tensor, holes: Tensor) -> Tensor:
+    """In each slice with holes, for every pixel the class of the nearest pixel that has one."""
+    from scipy import ndimage
+
+    planes, empty = index.cpu().numpy().reshape(-1, *index.shape[-2:]), holes.flatten(0, -3).cpu().numpy()
+    filled = planes.copy()
+    for plane, hole, out in zip(planes, empty, filled, strict=True):
+        if hole.any():
+            y, x = ndimage.distance_transform_edt(plane == 0, return_distances=False, return_indices=True)
+            out[:] = plane[y, x]
+    return torch.from_numpy(filled).reshape(index.shape).to(index.device)

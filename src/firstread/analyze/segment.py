@@ -32,7 +32,6 @@ class Segment(Stage):
     before, the slice itself and the one after (:func:`~firstread.ops.neighbours.with_neighbours`).
     spacing_mm: the pixel size that the networks know; patch: pixels of the square around the heart.
     search: pixels of the central square in which the heart is looked for.
-    flips: average over mirror images (fourfold work).
     rows_at_once: slices per call of a network, which bounds the memory.
 
     One row of ``labels.members`` per input row and member, ``rows.draw`` counting members, on the input's grid. Where
@@ -45,14 +44,14 @@ class Segment(Stage):
     result: ClassVar[str] = "labels.members"
 
     def __init__(self, *, networks: Sequence[nn.Module], names: tuple[str, ...] = NAMES, spacing_mm: float = 1.5,
-                 patch: int = 128, search: int = 192, flips: bool = False, rows_at_once: int = 32) -> None:
+                 patch: int = 128, search: int = 192, rows_at_once: int = 32) -> None:
         super().__init__()
         if not networks or min(spacing_mm, patch, search, rows_at_once) <= 0:
             raise SettingError(f"{len(networks)} networks, spacing {spacing_mm} mm, patch {patch}",
                                expected="one network or more and sizes above zero", remedy="correct the settings")
         self.networks = nn.ModuleList(networks)
         self.names, self.spacing_mm, self.patch, self.search = names, spacing_mm, patch, search
-        self.flips, self.rows_at_once = flips, rows_at_once
+        self.rows_at_once = rows_at_once
 
     def forward(self, image: Image) -> SoftLabels:
         data = _magnitude(image.data)
@@ -119,14 +118,9 @@ class Segment(Stage):
         rows = with_neighbours(scale_percentiles(crop.flatten(0, 1)))
         out = []
         for network in networks or self.networks:
-            logits = torch.cat([self._softmax(network, part) for part in rows.split(self.rows_at_once)])
-            out.append(logits.unflatten(0, (batch, time, slices)).movedim(2, 3))
+            made = torch.cat([F.softmax(network(part), dim=1) for part in rows.split(self.rows_at_once)])
+            out.append(made.unflatten(0, (batch, time, slices)).movedim(2, 3))
         return out
-
-    def _softmax(self, network: nn.Module, rows: Tensor) -> Tensor:
-        """Probabilities, averaged over mirror images where asked for."""
-        turns: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2)) if self.flips else ((),)
-        return sum(F.softmax(network(rows.flip(t)), dim=1).flip(t) for t in turns) / len(turns)
 
 
 def _magnitude(data: Tensor) -> Tensor:

@@ -47,12 +47,12 @@ class Scan:
         return 2 * int((a & b).sum()) / total if total else 1.0
 
 
-def segment_folder(folder: Path, networks: Sequence[nn.Module], *, flips: bool = False) -> list[Scan]:
+def segment_folder(folder: Path, networks: Sequence[nn.Module]) -> list[Scan]:
     """All patients of ``folder``, each phase by itself."""
     files = sorted(folder.glob("patient*.npz"))
     if not files:
         raise InputError(f"no patients in {folder.name}", expected="files patientNNN.npz", remedy="give ACDC's folder")
-    chain = Chain(Segment(networks=networks, flips=flips), Consensus())
+    chain = Chain(Segment(networks=networks), Consensus())
     scans = []
     for file in files:
         with np.load(file) as stored:
@@ -124,10 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", default="heart-sax")
-    parser.add_argument("--flips", action="store_true", help="average over mirror images")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args(arguments)
-    scans = segment_folder(given.folder, networks_of(load(given.weights)), flips=given.flips)
+    scans = segment_folder(given.folder, networks_of(load(given.weights)))
     table, kinds = dice_table(scans), failures(scans)
     print(f"{len(scans) // 2} patients, {given.weights}, 1.5 x 1.5 x 9 mm assumed; 95 % bootstrap over patients")
     for name, row in table.items():
