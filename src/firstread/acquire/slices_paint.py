@@ -37,7 +37,8 @@ def render(draws: Draws, plane: Plane, heart: Heart) -> tuple[Tensor, Tensor]:
     image = draw_vessels(draws, image, plane, heart, blood=right_blood, muscle=muscle)
     image = _right(draws, image, plane, heart, blood=right_blood, flesh=flesh)
     image = _left(draws, image, plane, heart, blood=blood, flesh=flesh)
-    ink = draws.chance(0.6) * draws.uniform(0, 0.9) * torch.exp(-((heart.left.outer / (0.55 * pixel)) ** 2))
+    off = (heart.left.outer / pixel - draws.uniform(0, 0.7)) / draws.uniform(0.5, 0.9)
+    ink = draws.chance(0.6) * draws.uniform(0, 0.9) * torch.exp(-(off**2))
     image = image * (1 - ink * (heart.right.blood > 2) * ~heart.left.above)  # chemical shift between muscle and fat
     return image.clamp(min=0), labels_of(heart)
 
@@ -71,6 +72,10 @@ def _left(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Ten
     image = paint(image, inside(left.outer, left.outer_blur) * ring, flesh)
     mesh = torch.sigmoid((draws.smooth(32) + 0.8 * draws.smooth(20) - draws.uniform(-0.8, 1.4)) * 4)
     meat = mesh * torch.exp(left.cavity.clamp(max=0) / draws.uniform(0.8, 5.5)) * draws.uniform(0, 0.95)
+    # As the cavity empties, its trabeculae close up to a solid rim that looks like wall but is cavity by convention.
+    thick = draws.uniform(0, 1.2) + draws.uniform(0, 4) * heart.size.contraction
+    thick = (thick * (1 + 0.4 * draws.smooth(9))).minimum(0.45 * left.cavity_radius) * draws.chance(0.75)
+    meat = meat.maximum(inside(-left.cavity - thick, 1.5 * plane.spacing_mm) * draws.uniform(0.2, 0.95) * (thick > 0))
     share = plane.depth_mm / heart.size.length
     for bearing in PAPILLARY:
         spread = draws.normal(0.35, mean=bearing or 0.0) if bearing else draws.uniform(-torch.pi, torch.pi)
