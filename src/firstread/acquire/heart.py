@@ -64,8 +64,8 @@ def heart_subject(*, seed: int, family: str = "train", pathology: str | None = N
     another shape family (super-ellipsoids, higher harmonics, more and slimmer papillary heads, finer trabeculae),
     wider tissue and torso ranges, 3 T in half, and as many of each pathology.
     pathology: normal, dilated, hypertrophic, infarct or rv_disease; None draws one.
-    matrix (y, x), spacing_mm: in plane; slices: None covers the heart from above its base to beyond its apex;
-    slice_thickness_mm, gap_mm: their sum is the spacing along z; frames: per heart cycle.
+    matrix (y, x), spacing_mm: in plane; slices: from the base on, None covers the heart; slice_thickness_mm, gap_mm:
+    their sum is the spacing along z; frames: per heart cycle.
     misregistration_mm: standard deviation of each slice's in-plane breath-hold offset; the labels move along.
     fine: the image before k-space is cropped, 3 times as fine in plane (labels stay on the scan's grid).
 
@@ -113,9 +113,9 @@ def _reach_mm(heart: BeatingHeart, detail: Detail) -> tuple[float, float]:
 
 
 def example_subject() -> HeartSubject:
-    """A small subject that is quick to make: 8 slices, 16 frames, 128² at 1.9 mm."""
-    return heart_subject(seed=7, family="test", pathology="normal", matrix=(128, 128), spacing_mm=1.9, slices=8,
-                         slice_thickness_mm=8.0, gap_mm=5.0, frames=16)
+    """A small subject that is quick to make: a normal heart of the test family, 16 frames, 128² at 1.9 mm."""
+    return heart_subject(seed=7, family="test", pathology="normal", matrix=(128, 128), spacing_mm=1.9,
+                         slice_thickness_mm=8.0, gap_mm=4.0, frames=16)
 
 
 class HeartSubjects:

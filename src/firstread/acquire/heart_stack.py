@@ -23,9 +23,12 @@ TO_LATERAL_WALL = (0.66, 0.75, 0.0)
 
 def draw_scan(rng: np.random.Generator, heart: BeatingHeart, *, matrix: tuple[int, int], spacing_mm: float,
               slices: int | None, thickness_mm: float, gap_mm: float, shift_mm: float, test: bool) -> Scan:
-    """A stack from above the base, at a random place between two slices, to the apex (``slices`` None) or further."""
+    """A stack from the base (of the ventricle that begins higher) to the apex, or of ``slices`` slices.
+
+    Where the first slice lies against the base is random, as in a scan; the whole heart is within the stack.
+    """
     step = thickness_mm + gap_mm
-    first = rng.uniform(-0.9, 0.1) * step - 2.0
+    first = min(0.0, heart.rv.base_mm) + rng.uniform(-0.5, 0.5) * step
     turn = float(rng.normal(0, 0.45 if test else 0.3))
     half = spacing_mm * min(matrix) / 2
     centre = float(0.1 * half * rng.uniform(-1, 1)), float(0.1 * half * rng.uniform(-1, 1))

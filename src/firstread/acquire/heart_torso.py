@@ -117,7 +117,7 @@ def _organs(torso: Torso, wall: Tensor, chest: Tensor, x: Tensor, y: Tensor, z_m
 def _paint(organ: Organ, codes: Tensor, x: Tensor, y: Tensor, z_mm: float, where: Tensor) -> None:
     """Paint in the window of the organ alone (the coordinates are nearly affine in the pixel index)."""
     cx, cy = organ.centre_mm[0] + organ.drift[0] * z_mm, organ.centre_mm[1] + organ.drift[1] * z_mm
-    window = _window_of(x, y, cx, cy, max(organ.axes_mm) + organ.wall_mm + 8)
+    window = pixels_near(x, y, cx, cy, max(organ.axes_mm) + organ.wall_mm + 8)
     if window is None:
         return
     dx, dy, room, part = x[window] - cx, y[window] - cy, where[window], codes[window]
@@ -129,8 +129,12 @@ def _paint(organ: Organ, codes: Tensor, x: Tensor, y: Tensor, z_mm: float, where
     part[((u / a) ** 2 + (v / b) ** 2 < 1) & room] = CODE[organ.tissue]
 
 
-def _window_of(x: Tensor, y: Tensor, cx: float, cy: float, reach: float) -> tuple[slice, slice] | None:
-    """Rows and columns within ``reach`` of (cx, cy), or None where the image does not come near."""
+def pixels_near(x: Float[Tensor, "y x"], y: Float[Tensor, "y x"], cx: float, cy: float,
+                reach: float) -> tuple[slice, slice] | None:
+    """Rows and columns of the pixels within ``reach`` of (cx, cy), or None where the image does not come near.
+
+    x, y: coordinates of the pixels, a turned square grid.
+    """
     height, width = x.shape
     x0, y0 = float(x[0, 0]), float(y[0, 0])
     ux, uy = (float(x[0, -1]) - x0) / (width - 1), (float(y[0, -1]) - y0) / (width - 1)

@@ -12,6 +12,7 @@ from firstread.acquire.heart_detail import Chamber, Detail, Papillary
 from firstread.acquire.heart_motion import BeatingHeart, Moment
 from firstread.acquire.heart_shape import harmonic_sum
 from firstread.acquire.heart_tissue import BINS, CODE
+from firstread.acquire.heart_torso import pixels_near
 
 PROFILE = (0.21, 0.29, 0.29, 0.21)
 """Weights of the four sub-slices: a slice profile with soft edges."""
@@ -72,23 +73,29 @@ class HeartWindow:
         outer, con = self.heart.lv.outer_length_mm, self.heart.contraction
         level = (outer - (outer - self.places_mm[s]) / stretch) / self.heart.lv.length_mm
         twist = active * (con.twist_base_rad + (con.twist_apex_rad - con.twist_base_rad) * level)
+        cavity = shell < 2
         for p in self.detail.papillaries:
             away = p.distance * self._curve(1, t, s, p.angle_rad + twist)
-            self._disc(tissue, shell < 2, p, p.angle_rad + twist, away, level, stretch)
+            self._disc(tissue, cavity, p, p.angle_rad + twist, away, level, stretch)
+        right = (shell == 3) | (shell == 4)
         for p in self.detail.rv_muscles:
             septal, free = (self._curve(c, t, s, p.angle_rad) for c in (2, 4))
             away = septal + p.distance * (free - septal)
-            self._disc(tissue, (shell == 3) | (shell == 4), p, p.angle_rad, away, level, stretch)
+            self._disc(tissue, right, p, p.angle_rad, away, level, stretch)
 
     def _curve(self, curve: int, t: int, s: int, angle: float) -> float:
         return float(self.curves[curve, t, s, int(angle % (2 * math.pi) * self.rays / (2 * math.pi)) % self.rays])
 
     def _disc(self, tissue: Tensor, room: Tensor, p: Papillary, angle: float, away: float, level: float,
               stretch: float) -> None:
-        size = _inside_levels(p, level)
-        if size > 0:
-            square = (self.x - away * math.cos(angle)) ** 2 + (self.y - away * math.sin(angle)) ** 2
-            tissue[(square < p.radius_mm**2 * size / stretch) & room] = CODE["myocardium"]
+        square = p.radius_mm**2 * _inside_levels(p, level) / stretch
+        if square == 0:
+            return
+        cx, cy = away * math.cos(angle), away * math.sin(angle)
+        near = pixels_near(self.x.view(self.shape), self.y.view(self.shape), cx, cy, math.sqrt(square) + 1)
+        if near is not None:
+            distance = (self.x.view(self.shape)[near] - cx) ** 2 + (self.y.view(self.shape)[near] - cy) ** 2
+            tissue.view(self.shape)[near][(distance < square) & room.view(self.shape)[near]] = CODE["myocardium"]
 
     def _chambers(self, tissue: Tensor, shell: Tensor, s: int) -> None:
         """Atria and great vessels above the base, each painted over those before."""
