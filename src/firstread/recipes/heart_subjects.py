@@ -40,8 +40,8 @@ ZERO_FILLED, OURS = "zero-filled", "ours"
 class Scanner:
     """How the subjects are scanned: matrix² pixels of ``spacing_mm``, slices from above the base to beyond the apex."""
 
-    matrix: int = 128
-    spacing_mm: float = 1.8
+    matrix: int = 96
+    spacing_mm: float = 2.0
     slice_thickness_mm: float = 8.0
     gap_mm: float = 4.0
     frames: int = 10
@@ -116,6 +116,8 @@ class Reader:
     def build(cls, weights: str | None) -> Reader:
         """With the default reconstruction and the segmentation ``weights`` (None: the default)."""
         stages = segmentation(weights)
+        for network in stages[0].networks:
+            network.to(memory_format=torch.channels_last)  # the same numbers up to rounding, in half the time
         measuring = (CardiacFunction().using(reads={"labels": "labels"}, writes="phenotypes.point"),
                      CardiacFunction(warn=False).using(reads={"labels": "labels.members"}, writes="phenotypes.members"))
         return cls(Chain(*reconstruction()), Chain(*stages, *measuring), len(stages[0].networks))
@@ -131,15 +133,19 @@ class Reader:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def reconstructed(reader: Reader, made: Simulated, classical: Sequence[Stage]) -> tuple[Tensor, dict[str, Any]]:
-    """The chain's image, and the errors of every reconstruction by name."""
+def reconstructed(reader: Reader, made: Simulated) -> tuple[Tensor, dict[str, dict[str, float]]]:
+    """The chain's image, and the errors of it and of the zero-filled one."""
     with torch.no_grad():
         case = reader.reconstruct(Case({"kspace": made.kspace}))
-        errors = {OURS: image_errors(case["image"], made.magnitude),
-                  ZERO_FILLED: image_errors(case["zero_filled"], made.magnitude)}
-        for stage in classical:
-            errors[stage.name] = image_errors(stage(made.kspace), made.magnitude)
-    return case["image"].data, errors
+    return case["image"].data, {OURS: image_errors(case["image"], made.magnitude),
+                                ZERO_FILLED: image_errors(case["zero_filled"], made.magnitude)}
+
+
+def classical_errors(made: Simulated, stages: Sequence[Stage]) -> dict[str, dict[str, float]]:
+    """The errors of reconstructions without training, by name and settings."""
+    with torch.no_grad():
+        return {f"{stage.name} ({stage.settings()})": image_errors(stage(made.kspace), made.magnitude)
+                for stage in stages}
 
 
 def image_errors(image: Image, true: Tensor) -> dict[str, float]:
