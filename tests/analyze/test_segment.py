@@ -152,6 +152,16 @@ def test_cleaning_keeps_one_heart_and_fills_its_holes():
     assert torch.equal(clean_up(cleaned), cleaned)
 
 
+def test_the_right_ventricle_is_the_piece_beside_the_left_one_not_the_largest():
+    index = torch.zeros(1, 1, 2, 20, 30, dtype=torch.int64)
+    index[:, :, :, 2:8, 10:16] = 2
+    index[:, :, :, 3:7, 6:9] = 3
+    index[:, :, :, 12:20, 10:30] = 3  # a liver
+    cleaned = clean_up(index)
+    assert (cleaned[:, :, :, 12:] == 0).all() and (cleaned[:, :, :, 3:7, 6:9] == 3).all()
+    assert (clean_up(index * (index == 3)) == 3).sum() == 2 * 8 * 20
+
+
 def test_segment_and_consensus_make_a_chain():
     case = Chain(segment(), Consensus())(heart())
     assert case["labels"].data.shape == (1, 1, 1, 3, 60, 70)

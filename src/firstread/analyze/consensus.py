@@ -51,8 +51,9 @@ def average_draws(labels: SoftLabels) -> SoftLabels:
 def clean_up(index: Tensor) -> Tensor:
     """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
 
-    What the cavity of a slice encloses is cavity (papillary muscles), what the right cavity encloses is right cavity,
-    and other holes of the left ventricle become the nearer of cavity and muscle.
+    Of the right cavity the largest piece beside the left ventricle stays. What the cavity of a slice encloses is cavity
+    (papillary muscles), what the right cavity encloses is right cavity, and other holes of the left ventricle become
+    the nearer of cavity and muscle.
 
     >>> clean_up(torch.tensor([3, 0, 3, 3]).reshape(1, 1, 1, 1, 4)).flatten().tolist()
     [0, 0, 3, 3]
@@ -60,10 +61,31 @@ def clean_up(index: Tensor) -> Tensor:
     left = largest_component((index == 1) | (index == 2))
     cavity = _enclosed(largest_component(left & (index == 1)))
     muscle = largest_component(left & (index == 2) & ~cavity)
-    right = _enclosed(largest_component(index == 3)) & ~cavity & ~muscle
+    right = _enclosed(largest_component(_touching(index == 3, cavity | muscle))) & ~cavity & ~muscle
     cleaned = 1 * cavity + 2 * muscle + 3 * right
     holes = _enclosed(cavity | muscle) & (cleaned == 0)
     return torch.where(holes, _nearest(1 * cavity + 2 * muscle, holes), cleaned)
+
+
+def _touching(mask: Tensor, other: Tensor, *, reach: int = 2) -> Tensor:
+    """The components (over z, y, x) of ``mask`` that come within ``reach`` pixels of ``other`` in some slice.
+
+    All of it where none does. The right ventricle shares the septum; liver and stomach do not.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    volumes, others = (m.cpu().numpy().reshape(-1, *m.shape[-3:]) for m in (mask, other))
+    near = np.zeros((3, 3, 3), dtype=bool)
+    near[1, 1, :] = near[1, :, 1] = True
+    kept = volumes.copy()
+    for volume, beside, out in zip(volumes, others, kept, strict=True):
+        components, count = ndimage.label(volume)
+        if count > 1 and beside.any():
+            meets = np.unique(components[ndimage.binary_dilation(beside, near, iterations=reach)])
+            if meets.any():
+                out[:] = np.isin(components, meets[meets > 0])
+    return torch.from_numpy(kept).reshape(mask.shape).to(mask.device)
 
 
 def _enclosed(mask: Tensor) -> Tensor:

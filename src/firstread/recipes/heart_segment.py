@@ -28,7 +28,7 @@ NAME = "heart-sax"
 SUMMARY = "short-axis heart segmentation, from simulated slices alone"
 CLASSES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 WIDTHS = (16, 32, 64, 128, 128)
-SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 5000, 600
+SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 4500, 400
 
 Batches = Callable[[int], Any]
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -58,16 +58,13 @@ def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
     return dice_cross_entropy(model(images.to(device)), labels.to(device, torch.int64))
 
 
-def train_members(out: Path, device: str, *, trunk: nn.Module, batches: Callable[[int], Batches], loss: Loss,
-                  steps: int, learning_rate: float = 7e-4) -> list[nn.Module]:
-    """Branches of a trunk: member m trained on ``batches(m)`` for ``steps`` more steps."""
-    members = []
-    for member in range(MEMBERS):
-        branch = network().to(device)
-        branch.load_state_dict(trunk.state_dict())
-        members.append(fit(branch, Prefetched(batches(member), last=steps), loss, steps=steps, seed=SEED + member,
-                           learning_rate=learning_rate, checkpoint=out / f"member{member}.pt"))
-    return members
+def branch(start: nn.Module, out: Path, device: str, *, member: int, batches: Batches, loss: Loss, steps: int,
+           learning_rate: float = 7e-4) -> nn.Module:
+    """A copy of ``start`` trained on as member number ``member``."""
+    network_ = network().to(device)
+    network_.load_state_dict(start.state_dict())
+    return fit(network_, Prefetched(batches, last=steps), loss, steps=steps, seed=SEED + member,
+               learning_rate=learning_rate, checkpoint=out / f"member{member}.pt")
 
 
 def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
@@ -83,8 +80,8 @@ def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
     trunk = fit(network().to(device), Prefetched(RandomHearts(seed=SEED), last=count), loss, steps=count, seed=SEED,
                 learning_rate=2e-3, checkpoint=out / "trunk.pt")
     after = max(1, count * BRANCH_STEPS // TRUNK_STEPS)
-    members = train_members(out, device, trunk=trunk, loss=loss, steps=after,
-                            batches=lambda member: RandomHearts(seed=SEED + 1 + member))
+    members = [branch(trunk, out, device, member=member, batches=RandomHearts(seed=SEED + 1 + member), loss=loss,
+                      steps=after) for member in range(MEMBERS)]
     save(out, NAME, members, {"summary": SUMMARY, "recipe": "heart_segment", "seed": SEED,
                               "images_shown": 16 * (count + MEMBERS * after), "data": "random hearts alone"})
 

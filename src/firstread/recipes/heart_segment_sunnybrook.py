@@ -12,15 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from firstread.chains.heart import networks_of
 from firstread.core.errors import SettingError
 from firstread.learn.losses import dice_cross_entropy, partial_dice_cross_entropy
-from firstread.recipes.heart_segment import SEED, RandomHearts, network, save, train_members
-from firstread.recipes.sunnybrook import SunnybrookPatches, read_slices
+from firstread.recipes.heart_segment import SEED, RandomHearts, branch, save
+from firstread.recipes.sunnybrook import Slice, SunnybrookPatches, read_slices
 from firstread.zoo.store import load
 
 NAME = "heart-sax-sunnybrook"
 SUMMARY = "short-axis heart segmentation, from simulated slices and Sunnybrook's cavity contours (CC0)"
-STEPS = 300
+STEPS = 400
 CAVITY = 1
 
 
@@ -34,6 +35,11 @@ class Mixed:
         return self.hearts(number), self.patches(number)
 
 
+def mixed(slices: list[Slice], *, seed: int) -> Mixed:
+    """Twelve random slices of three hearts and four real ones."""
+    return Mixed(RandomHearts(seed=seed, subjects=3), SunnybrookPatches(slices, seed=seed))
+
+
 def loss(model: nn.Module, batch: Sequence[Sequence[Tensor]]) -> Tensor:
     """``L(random hearts) + 0.33 L(cavity against the rest, real slices)``, from one pass over both."""
     device = next(model.parameters()).device
@@ -45,18 +51,12 @@ def loss(model: nn.Module, batch: Sequence[Sequence[Tensor]]) -> Tensor:
 
 
 def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
-    """Train ``heart-sax``'s first member on into three members. Raises SettingError without Sunnybrook's folder."""
+    """Train every member of ``heart-sax`` on. Raises SettingError without Sunnybrook's folder."""
     if data is None:
         raise SettingError(f"no data for {NAME}", expected="the folder of Sunnybrook's patients", remedy="give --data")
     slices, count = read_slices(data, held_out=False), steps or STEPS
-    trunk = network().to(device)
-    trunk.load_state_dict(load("heart-sax").part("member0"))
-
-    def batches(member: int) -> Mixed:
-        seed = SEED + 100 + member
-        return Mixed(RandomHearts(seed=seed, subjects=3), SunnybrookPatches(slices, seed=seed))
-
-    members = train_members(out, device, trunk=trunk, batches=batches, loss=loss, steps=count)
+    members = [branch(start, out, device, member=member, batches=mixed(slices, seed=SEED + 100 + member), loss=loss,
+                      steps=count) for member, start in enumerate(networks_of(load("heart-sax")))]
     save(out, NAME, members, {"summary": SUMMARY, "recipe": "heart_segment_sunnybrook", "seed": SEED,
                               "data": f"random hearts; Sunnybrook (CC0), {len({s.patient for s in slices})} patients, "
                                       f"{len(slices)} slices, left cavity only"})

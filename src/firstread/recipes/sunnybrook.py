@@ -95,6 +95,6 @@ class SunnybrookPatches:
         index = patch_index(chosen, generator, self.size).unsqueeze(0)
         planes = torch.stack((chosen.image, chosen.cavity.float(), torch.ones_like(chosen.image))).unsqueeze(0)
         image, cavity, known = sample(planes, index)[0]
-        power, level = torch.exp(0.25 * torch.randn((2,), generator=generator)) * torch.tensor([1.0, 0.012])
+        power, level = torch.exp(0.25 * torch.randn((2,), generator=generator)) * torch.tensor([1.0, 0.006])
         noisy = (image + level * torch.randn(image.shape, generator=generator)).clamp(min=0) ** power
         return scale_percentiles(noisy.unsqueeze(0))[0], cavity > 0.5, known > 0.99
