@@ -92,8 +92,8 @@ def draw_heart(draws: Draws, *, spacing_mm: float) -> tuple[Plane, Heart]:
 def draw_size(draws: Draws) -> Size:
     """The left ventricle at end-diastole, then contracted: ``outer^2 - cavity^2`` grows as the length shrinks."""
     thick, dilated = draws.chance(0.2), draws.chance(0.2)
-    wall = torch.where(dilated, draws.uniform(4, 8.5), draws.uniform(5, 10.5))
-    wall = torch.where(thick, draws.uniform(10, 21), wall)
+    wall = torch.where(dilated, draws.uniform(5, 9.5), draws.uniform(6, 11.5))
+    wall = torch.where(thick, draws.uniform(11, 22), wall)
     relaxed = torch.where(thick, draws.uniform(16, 26), draws.uniform(19, 29))
     relaxed = torch.where(dilated, draws.uniform(26, 41), relaxed)
     contraction = torch.where(draws.chance(0.75), torch.ones(1), draws.uniform(0, 1)) * draws.chance(0.6)
@@ -164,9 +164,9 @@ def draw_left(draws: Draws, plane: Plane, size: Size) -> Left:
     scar = draws.chance(0.12) * draws.uniform(0, 0.55) * bump(psi, draws.uniform(-3.1, 3.1), draws.uniform(0.4, 1.0))
     tract = draws.uniform(0, 0.6) * torch.exp(-((depth.clamp(min=0) / 7) ** 2))
     tract = tract * bump(psi, draws.normal(0.3, mean=0.2), torch.tensor(0.7))
-    wall = ((outer - cavity) * uneven * (1 - scar) * (1 - tract)).clamp(min=2.0)
+    wall = ((outer - cavity) * uneven * (1 - scar) * (1 - tract)).clamp(min=3.2)
     lumpy = 1 + harmonics(draws, psi, {2: 0.035, 3: 0.025, 5: 0.013, 7: 0.008})
-    inner = ((reach - wall).clamp(min=1.5) * lumpy).minimum(reach - 2.0)
+    inner = ((reach - wall).clamp(min=1.5) * lumpy).minimum(reach - 3.0)
     inner = torch.where(cavity > 0, inner, torch.full((1,), -5.0))
     pixel = plane.spacing_mm
     return Left(outer=slope_corrected(plane.radius - reach, pixel), cavity=slope_corrected(plane.radius - inner, pixel),
