@@ -95,10 +95,9 @@ def draw_torso(rng: np.random.Generator, *, left_mm: float, below_mm: float, wid
         organs.append(Organ((rng.uniform(-50, 110), below_mm + rng.uniform(15, 110)), (0.0, -0.2),
                             (size * rng.uniform(4, 16), size * rng.uniform(3, 9)), rng.uniform(0, math.pi), tissue,
                             "muscle", rng.uniform(1, 2.5), "belly"))
-    for _ in range(int(rng.integers(5, 14))):
-        organs.append(Organ((rng.uniform(-70, 30), below_mm + rng.uniform(8, 90)), (0.0, -0.2),
-                            (rng.uniform(1.5, 6), rng.uniform(1.5, 3)), rng.uniform(0, math.pi), "venous blood",
-                            region="belly"))
+    in_liver = [Organ((rng.uniform(-70, 30), below_mm + rng.uniform(8, 90)), (0.0, -0.2),
+                      (rng.uniform(1.5, 6), rng.uniform(1.5, 3)), rng.uniform(0, math.pi), "venous blood",
+                      region="belly") for _ in range(int(rng.integers(5, 14)))]
     organs += [
         Organ(spine, behind, (near(22, 3), near(18, 2)), near(0.5, 0.3), "marrow", "muscle", 2.0),
         Organ((spine[0] + 26, spine[1] + 8), behind, (8.0, 8.0), 0.0, "fluid", "muscle", 3.0),
@@ -115,7 +114,7 @@ def draw_torso(rng: np.random.Generator, *, left_mm: float, below_mm: float, wid
                     Harmonic(3, rng.uniform(0, 0.3), rng.uniform(0, CIRCLE))),
         muscle_mm=muscle, ribs=Harmonic(int(rng.integers(13, 20)), 1.0, rng.uniform(0, CIRCLE)),
         diaphragm_mm=below_mm - abs(near(4, 4)), slope=near(0.0, 0.12), dome_mm=near(150, 30), rise=near(0.3, 0.1),
-        liver_mm=near(20, 14), organs=tuple(organs), vessels=vessels, turn_rad=near(0.0, 0.12))
+        liver_mm=near(20, 14), organs=(*in_liver, *organs), vessels=vessels, turn_rad=near(0.0, 0.12))
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], knots: int) -> Float[Tensor, "y x"]:
@@ -128,7 +127,8 @@ def draw_look(rng: np.random.Generator, scan: Scan, frames: int, *, test: bool) 
     """Look of one scan; the test family varies more and is at 3 T in half of the scans."""
     more = 1.4 if test else 1.0
     field = "3T" if test and rng.random() < 0.5 else "1.5T"
-    sequence = Sequence(field, rng.uniform(42, 55) if field == "3T" else rng.uniform(48, 70), rng.uniform(2.6, 3.2))
+    flip, tr = ((42, 55), (2.5, 2.8)) if field == "3T" else ((48, 70), (3.0, 3.6))
+    sequence = Sequence(field, rng.uniform(*flip), rng.uniform(*tr))
     factors = {name: tuple(np.exp(more * 0.06 * rng.standard_normal(3)).tolist()) for name in TISSUES[field]}
     table = signal_table(sequence, varied(TISSUES[field], factors), inflow=rng.uniform(1.05, 1.45),
                          trabecular_muscle=rng.uniform(0.35, 0.8))

@@ -60,8 +60,9 @@ TISSUES: dict[FieldStrength, dict[str, Tissue]] = {
         "fluid": Tissue(3500.0, 700.0, 1.0),
     },
 }
-"""Literature values: Stanisz et al. 2005 (blood, heart, liver, muscle), de Bazelaire et al. 2004 (spleen, marrow),
-Gold et al. 2004 (fat), rounded; ``heart_population`` draws around them."""
+"""Close to literature values: Stanisz et al., Magn Reson Med 2005;54:507 (blood, heart, liver, muscle), de Bazelaire
+et al., Radiology 2004;230:652 (spleen, marrow), Gold et al., AJR 2004;183:343 (fat). Densities of lung, stomach, marrow
+and skin are effective ones, chosen for the look. ``heart_scene.draw_look`` draws around all of them."""
 
 LARMOR_MHZ: dict[FieldStrength, float] = {"1.5T": 63.87, "3T": 127.74}
 
