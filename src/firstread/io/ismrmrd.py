@@ -17,6 +17,7 @@ from firstread.core.errors import FormatError, OutputError, SignalError
 from firstread.core.reading import Person
 from firstread.core.records import KSpace
 from firstread.io import mrd_layout as layout
+from firstread.io.limits import damaged_hdf5, require_plausible
 from firstread.io.mrd_encode import acquisitions_of
 from firstread.io.mrd_sort import sort_into_kspace
 
@@ -32,7 +33,7 @@ def read(path: Path, *, identify: bool = False) -> tuple[KSpace, Person]:
 
     Errors: FormatError, UnsupportedError (other trajectories, several echoes or sets), SignalError (NaN, no lines).
     """
-    with h5py.File(path, "r") as file:
+    with damaged_hdf5(path), h5py.File(path, "r") as file:
         group = _dataset_group(file)
         header = layout.parse_header(_header_text(group), identify=identify)
         table = group["data"]
@@ -43,6 +44,7 @@ def read(path: Path, *, identify: bool = False) -> tuple[KSpace, Person]:
         if table.shape[0] == 0:
             raise SignalError("an ISMRMRD file without acquisitions", expected="one line of k-space or more",
                               remedy="check the conversion")
+        require_plausible((table.shape[0],), layout.HEAD.itemsize, path.stat().st_size, ratio=64.0, what="ISMRMRD file")
         heads, lines = [], []
         budget = 4 * path.stat().st_size + (1 << 24)
         for start in range(0, table.shape[0], _BLOCK):

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
+from pathlib import Path
 
 from firstread.core.errors import FormatError
+
+
+@contextmanager
+def damaged_hdf5(path: Path) -> Iterator[None]:
+    """Whatever h5py raises over a damaged file, as a FormatError."""
+    try:
+        yield
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise FormatError(f"{path.name}, a damaged or cut-off HDF5 file", expected="a complete ISMRMRD or fastMRI file",
+                          remedy="copy or convert it again") from error
+
+
+def shown(text: str, length: int = 40) -> str:
+    """Text of a file as it may stand in a message: printable, on one line, not longer than ``length``.
+
+    >>> shown("MR\\n\\x00")
+    'MR'
+    """
+    return "".join(c for c in text if c.isprintable())[:length]
+
 
 SMALL = 64 * 2**20
 LARGEST = 64 * 2**30

@@ -14,6 +14,7 @@ import numpy as np
 
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.core.reading import Person
+from firstread.io.limits import shown
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 TICK_MS = 2.5  # of acquisition and physiology time stamps
@@ -76,7 +77,7 @@ def parse_header(text: bytes | str, *, identify: bool = False) -> Header:
                           remedy="convert the raw data again")
     trajectory = (encoding.findtext(_path("trajectory")) or "cartesian").strip().lower()
     if trajectory != "cartesian":
-        raise UnsupportedError(f"ISMRMRD raw data on a {trajectory[:40]} trajectory", expected="Cartesian k-space",
+        raise UnsupportedError(f"ISMRMRD raw data on a {shown(trajectory)} trajectory", expected="Cartesian k-space",
                                remedy="reconstruct it with the program of its sequence and pass the images")
     sizes, fields = {}, {}
     for space in ("encodedSpace", "reconSpace"):
@@ -138,7 +139,7 @@ def _number(encoding: ElementTree.Element, *names: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e6:
-        raise FormatError(f"an ISMRMRD header whose {'/'.join(names)} is {(text or 'absent')[:40]}",
+        raise FormatError(f"an ISMRMRD header whose {'/'.join(names)} is {shown(text or 'absent')}",
                           expected="a number above zero", remedy="correct the header")
     return value
 

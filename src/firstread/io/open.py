@@ -11,6 +11,7 @@ from firstread.core.case import Case
 from firstread.core.errors import FormatError, InputError
 from firstread.core.reading import Person
 from firstread.core.records import KSpace, Record
+from firstread.io.limits import damaged_hdf5
 from firstread.io.opened import Kind, Opened
 
 __all__ = ["Opened", "detect", "read"]
@@ -119,17 +120,11 @@ def _hdf5_kind(path: Path) -> Kind:
     from firstread.io.ismrmrd import is_ismrmrd
     from firstread.io.rawdata import is_fastmri
 
-    try:
-        with h5py.File(path, "r") as file:
-            if is_ismrmrd(file):
-                return "ISMRMRD"
-            if is_fastmri(file):
-                return "fastMRI"
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise FormatError(f"{path.name}, a damaged or cut-off HDF5 file", expected="a complete ISMRMRD or fastMRI "
-                          "file", remedy="copy or convert it again") from error
+    with damaged_hdf5(path), h5py.File(path, "r") as file:
+        if is_ismrmrd(file):
+            return "ISMRMRD"
+        if is_fastmri(file):
+            return "fastMRI"
     raise FormatError(f"{path.name}, an HDF5 file of unknown layout", expected="ISMRMRD (dataset/xml and dataset/data) "
                       "or fastMRI (kspace)", remedy="convert it to ISMRMRD")
 

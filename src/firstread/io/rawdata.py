@@ -20,7 +20,7 @@ from firstread.core.reading import Person
 from firstread.core.records import Image, KSpace, Note, Rows
 from firstread.io.arrays import as_tensor, require_finite
 from firstread.io.fourier import remove_oversampling
-from firstread.io.limits import require_plausible
+from firstread.io.limits import damaged_hdf5, require_plausible
 from firstread.io.mrd_layout import parse_header
 
 Spacing = tuple[float, float, float]
@@ -42,7 +42,7 @@ def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: boo
     Rows (readout) become y and columns (phase encoding) x. Readout oversampling is removed to the matrix of
     ``ismrmrd_header``; the mask is ``mask`` where there is one, else the columns that are not zero.
     """
-    with h5py.File(path, "r") as file:
+    with damaged_hdf5(path), h5py.File(path, "r") as file:
         stored = file["kspace"]
         if stored.ndim not in (3, 4) or stored.dtype.kind != "c":
             raise UnsupportedError(f"fastMRI k-space of shape {stored.shape} and type {stored.dtype}", expected=
@@ -50,7 +50,8 @@ def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: boo
                                    remedy="pass such a file")
         require_plausible(stored.shape, 8, path.stat().st_size, ratio=1100.0, what="fastMRI file")
         data = as_tensor(stored[()])
-        header = parse_header(file["ismrmrd_header"][()], identify=identify) if "ismrmrd_header" in file else None
+        text = file["ismrmrd_header"][()] if "ismrmrd_header" in file else None
+        header = parse_header(text, identify=identify) if isinstance(text, bytes | str) else None
         columns = np.asarray(file["mask"][()]).reshape(-1) if isinstance(file.get("mask"), h5py.Dataset) else None
     data = data[:, None] if data.ndim == 3 else data
     require_finite(data, "k-space")
@@ -144,9 +145,9 @@ def read_npy(path: Path, *, axes: str | None, spacing_mm: Spacing | None = None)
 def _load_npy(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError) as error:
-        if isinstance(error, PermissionError):
-            raise
+    except PermissionError:
+        raise
+    except Exception as error:  # numpy evaluates the header, so that a damaged one can raise anything
         raise FormatError("a damaged or cut-off .npy file", expected="one array without Python objects",
                           remedy="save it again with numpy.save") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or array.size == 0:

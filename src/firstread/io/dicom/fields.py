@@ -8,6 +8,7 @@ from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 
@@ -18,12 +19,13 @@ def _value(dataset: Dataset, keyword: str) -> tuple[Any, bool]:
         tag = _TAGS.setdefault(keyword, Tag(keyword))
     if tag not in dataset:
         return None, False
-    element = dataset.get_item(tag)
-    if isinstance(element, RawDataElement):
-        if isinstance(element.value, bytes):
+    try:
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
             return element.value, not element.is_little_endian
-        element = dataset[tag]
-    return element.value, False
+        return dataset[tag].value, False
+    except Exception:  # a malformed value can raise anything in pydicom's conversion; it counts as absent
+        return None, False
 
 
 _TAGS: dict[str, Any] = {}
@@ -81,10 +83,14 @@ def count(dataset: Dataset, keyword: str) -> int | None:
 
 def items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
     """The items of a sequence; none where it is absent or not a sequence."""
-    if keyword in dataset:
+    if keyword not in dataset:
+        return
+    try:
         value = dataset[keyword].value
-        if isinstance(value, list | tuple) or (hasattr(value, "__iter__") and not isinstance(value, str | bytes)):
-            yield from (item for item in value if isinstance(item, Dataset))
+    except Exception:  # as above
+        return
+    if isinstance(value, Sequence):
+        yield from value
 
 
 def first(dataset: Dataset, *keywords: str) -> Dataset:

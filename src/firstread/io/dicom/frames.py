@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.io.dicom import fields
-from firstread.io.limits import require_plausible
+from firstread.io.limits import require_plausible, shown
 
 # What is read of a file; the pixels stay where they are.
 KEYWORDS = (
@@ -229,6 +229,10 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
+def _modality(dataset: Dataset) -> str:
+    return shown(fields.text(dataset, "Modality") or "no modality", 16)
+
+
 def has_pixels(dataset: Dataset) -> bool:
     """Whether it is an image, other than a segmentation."""
     if fields.text(dataset, "SOPClassUID") in _SEGMENTATIONS:
@@ -244,5 +248,5 @@ def require_image(dataset: Dataset) -> None:
                                    remedy="pass the images it was made from")
         if "Rows" in dataset:
             raise FormatError("a cut-off DICOM image", expected="pixels behind the header", remedy="copy it again")
-        raise UnsupportedError(f"a DICOM object without pixels ({fields.text(dataset, 'Modality') or 'no modality'})",
+        raise UnsupportedError(f"a DICOM object without pixels ({_modality(dataset)})",
                                expected="an image", remedy="pass the images themselves")

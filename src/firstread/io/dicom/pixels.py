@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
 
 from firstread.core.errors import FormatError, SignalError, UnsupportedError
 from firstread.core.records import Note
+from firstread.io.dicom.decode import APART, PLUGINS, decode_apart, decode_frames
 from firstread.io.dicom.frames import Frame, Storage
 
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
@@ -90,17 +92,12 @@ def _stored(frames: Sequence[Frame], channels: int, threads: int) -> np.ndarray:
         _each(lambda i: _read_into(frames[i], volume[i, 0]), len(frames), threads)
         _swap(volume, frames)
         return _without_high_bits(volume, frames)
-    decoded: list[np.ndarray | None] = [None] * len(frames)
-    files: dict[str, list[int]] = {}
+    files: dict[Path, list[int]] = {}
     for index, frame in enumerate(frames):
-        files.setdefault(str(frame.storage.path), []).append(index)
-    groups = list(files.values())
-
-    def decode(number: int) -> None:
-        for index, pixels in zip(groups[number], _decoded([frames[i] for i in groups[number]]), strict=True):
-            decoded[index] = pixels
-
-    _each(decode, len(groups), threads)
+        files.setdefault(frame.storage.path, []).append(index)
+    decoded: list[np.ndarray | None] = [None] * len(frames)
+    for index, pixels in _decoded(frames, list(files.values()), threads):
+        decoded[index] = pixels
     return _gathered(decoded, channels, (height, width))
 
 
@@ -154,34 +151,35 @@ def _without_high_bits(volume: np.ndarray, frames: Sequence[Frame]) -> np.ndarra
     return np.right_shift(np.left_shift(volume, spare, out=volume), spare, out=volume)
 
 
-def _decoded(frames: list[Frame]) -> list[np.ndarray]:
-    """Frames of one file through pydicom and its codecs, in RGB where they have colour."""
-    storage = frames[0].storage
+def _decoded(frames: Sequence[Frame], groups: list[list[int]], threads: int) -> list[tuple[int, np.ndarray]]:
+    """(index, pixels) of all frames, ``groups`` of which share a file."""
+    jobs = [(frames[g[0]].storage.path, frames[g[0]].storage.syntax, [frames[i].index for i in g]) for g in groups]
+    with _codec_errors(frames[0].storage.syntax):
+        if any(PLUGINS.get(syntax) in APART for _, syntax, _ in jobs):
+            done = decode_apart(jobs)
+        else:
+            with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1)) as pool:
+                done = list(pool.map(lambda job: decode_frames(*job), jobs))
+    return [pair for group, pixels in zip(groups, done, strict=True) for pair in zip(group, pixels, strict=True)]
+
+
+@contextmanager
+def _codec_errors(syntax: str) -> Iterator[None]:
+    """Whatever codecs raise, as a FormatError or UnsupportedError."""
     try:
-        dataset = pydicom.dcmread(storage.path, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = storage.syntax
-        palette = storage.photometric == "PALETTE COLOR"
-        decoded = [pydicom.pixels.pixel_array(dataset, index=frame.index) for frame in frames]
-        return [_coloured(pixels, dataset) for pixels in decoded] if palette else decoded
+        yield
     except (NotImplementedError, RuntimeError) as error:
-        name = pydicom.uid.UID(storage.syntax).name[:80]
-        if _has_decoder(storage.syntax) and "does not support" not in str(error):
+        name = pydicom.uid.UID(syntax).name[:80]
+        if _has_decoder(syntax) and "does not support" not in str(error):
             raise FormatError(f"DICOM pixels ({name}) that no codec can decode", expected="undamaged pixels",
                               remedy="export the file again, uncompressed if possible") from error
         raise UnsupportedError(f"DICOM pixels in the transfer syntax {name}", expected="uncompressed, RLE, JPEG, "
                                "JPEG-LS or JPEG 2000", remedy="convert it first, as gdcmconv --raw does") from error
-    except PermissionError:
+    except (PermissionError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # a damaged file can raise anything in parsers and codecs
+    except BaseException as error:  # damaged pixels can raise anything in codecs, a Rust panic too
         raise FormatError("damaged or cut-off DICOM pixels", expected="a complete file",
                           remedy="export or copy it again") from error
-
-
-def _coloured(pixels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Palette entries as 8-bit RGB."""
-    coloured = pydicom.pixels.apply_color_lut(pixels, dataset)[..., :3]
-    return (coloured >> 8).astype(np.uint8) if coloured.dtype.itemsize == 2 else coloured
 
 
 def _has_decoder(syntax: str) -> bool:

@@ -13,6 +13,7 @@ from firstread.core.errors import FormatError, InputError
 from firstread.core.records import Note
 from firstread.io.dicom import fields
 from firstread.io.dicom.frames import Frame, frames_of
+from firstread.io.limits import shown
 
 _DEGREE = np.cos(np.deg2rad(1.0))
 
@@ -106,7 +107,8 @@ def _series(key: tuple, members: list[tuple[Path, Dataset]]) -> Series:
     head = members[0][1]
     number = fields.number(head, "SeriesNumber")
     return Series(key[0], (key[1],), None if number is None else int(number), _description(head),
-                  fields.text(head, "Modality") or "?", fields.text(head, "FrameOfReferenceUID") or "", key[4],
+                  shown(fields.text(head, "Modality") or "?", 16), fields.text(head, "FrameOfReferenceUID") or "",
+                  key[4],
                   tuple(frames), tuple(dataset for _, dataset in members), broken)
 
 
@@ -116,7 +118,7 @@ def _description(dataset: Dataset) -> str:
     private = " ".join(fields.text(dataset, name) or "" for name in ("PatientName", "PatientID"))
     words = {word.lower() for word in private.replace("^", " ").replace("=", " ").split()}
     kept = [word for word in described.split() if word.lower().strip(",.;:()") not in words]
-    return "".join(c for c in " ".join(kept) if c.isprintable())[:40]
+    return shown(" ".join(kept))
 
 
 def _place(frame: Frame) -> tuple:
