@@ -187,14 +187,15 @@ def draw_right(draws: Draws, plane: Plane, size: Size, left: Left) -> Right:
     share = (plane.depth_mm - top) / (size.length * draws.uniform(0.68, 1.02) - top).clamp(min=20)
     taper = bullet(share, draws.uniform(1.0, 2.6))
     depth = relaxed * (1 - size.contraction * emptying) * taper
-    half = draws.uniform(0.85, 1.5) * (0.6 + 0.4 * taper) * (1 - 0.12 * size.contraction)
+    half = draws.uniform(0.85, 1.6) * (0.6 + 0.4 * taper) * (1 - 0.12 * size.contraction)
     u = wrap_angle(plane.psi - draws.normal(0.2) - draws.normal(0.2) * share) / half
     u = u + draws.normal(0.22) * (1 - u.clamp(-1, 1).square())
-    bell = 1 - u.abs() ** draws.uniform(1.7, 5.5)
+    bell = 1 - u.abs() ** draws.uniform(1.7, 7.5)
     bell = torch.where(bell > 0, bell.clamp(min=1e-6) ** draws.uniform(0.45, 1.0), bell.clamp(min=-1.5))
     ripple = 1 + harmonics(draws, torch.pi * u, {0.5: 0.12, 1: 0.1, 2: 0.05, 4: 0.03})
-    lobe = draws.chance(0.5) * draws.uniform(0, 14) * torch.exp(-(((plane.depth_mm - top).clamp(min=0) / 22) ** 2))
-    reach = depth * bell * ripple.clamp(min=0.4) + lobe * torch.exp(-(((u - 0.7) / 0.3) ** 2)) * (bell > 0)
+    lobe = draws.chance(0.5) * draws.uniform(0, 22) * torch.exp(-(((plane.depth_mm - top).clamp(min=0) / 32) ** 2))
+    lobe = lobe * torch.exp(-(((u - draws.uniform(0.5, 0.85)) / draws.uniform(0.2, 0.4)) ** 2)) * (bell > 0)
+    reach = depth * bell * ripple.clamp(min=0.4) + lobe * taper
     above = plane.depth_mm < top
     blood = slope_corrected(plane.radius - left.reach - reach, plane.spacing_mm)
     blood = torch.where(~above & (depth > 2.0), blood, torch.full((1,), 50.0))

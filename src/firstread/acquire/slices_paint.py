@@ -69,7 +69,8 @@ def _right(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Te
     mesh = torch.sigmoid((draws.smooth(30) + 0.7 * draws.smooth(17) - draws.uniform(-0.6, 1.4)) * 4)
     mesh = mesh * torch.exp(right.blood.clamp(max=0) / draws.uniform(1, 10)) * draws.uniform(0, 0.95)
     spots = ((draws.smooth(26) - draws.uniform(0.7, 2.2)) * 3).clamp(0, 1) * draws.uniform(0, 0.9)
-    flat = (1 - right.depth / 14).clamp(0, 1) * draws.uniform(0, 0.8, per_slice=True)  # pressed flat, filled with mesh
+    flat = (1 - right.depth / 16).clamp(0, 1)  # pressed flat, it is filled with mesh
+    flat = flat * draws.uniform(0, 1.2, per_slice=True).clamp(max=1)
     mesh = mesh.maximum(spots * draws.chance(0.5)).maximum(flat)
     band = torch.exp(-((draws.smooth(3) / draws.uniform(0.02, 0.12)) ** 2)) * draws.chance(0.35) * draws.uniform(0, 0.8)
     return paint(image, inside(right.blood, right.blur), paint(blood, mesh.maximum(band), flesh))

@@ -28,7 +28,7 @@ NAME = "heart-sax"
 SUMMARY = "short-axis heart segmentation, from simulated slices alone"
 CLASSES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 WIDTHS = (16, 32, 64, 128, 128)
-SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 4500, 400
+SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 4500, 360
 
 Batches = Callable[[int], Any]
 Loss = Callable[[nn.Module, Any], Tensor]

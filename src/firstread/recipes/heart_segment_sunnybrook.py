@@ -21,7 +21,7 @@ from firstread.zoo.store import load
 
 NAME = "heart-sax-sunnybrook"
 SUMMARY = "short-axis heart segmentation, from simulated slices and Sunnybrook's cavity contours (CC0)"
-STEPS = 400
+STEPS = 360
 CAVITY = 1
 
 
