@@ -106,7 +106,8 @@ def test_shifting_moves_channels_in_time_and_loses_nothing():
 @pytest.mark.parametrize("kernel", ["yx", "tyx", "shift"])
 @pytest.mark.parametrize("coils", [None, 3])
 def test_starts_as_classical_reconstruction_and_has_gradients_everywhere(kernel, coils):
-    net = DeepCascade(cascades=2, depth=3, width=4, kernel=kernel, sharing=(1,), consistency=0.1).double()
+    net = DeepCascade(cascades=2, depth=3, width=4, kernel=kernel, sharing=(1,), consistency=0.1,
+                      steady=0.5).double()
     encoding = _encoding(coils)
     truth = _random(1, 3, 1, 1, 8, 6)
     measured = encoding(truth).requires_grad_()
@@ -138,8 +139,22 @@ def test_frames_are_independent_without_a_temporal_kernel():
     assert torch.allclose(net(measured, encoding)[:, 1:2], alone, atol=1e-12)
 
 
+def test_corrections_of_what_does_not_move_are_damped():
+    net = DeepCascade(cascades=1, depth=2, width=4, kernel="shift", steady=0.0).double()
+    torch.nn.init.normal_(net.blocks[0].layers[-1].weight)
+    silent = CartesianEncoding(mask=torch.zeros(1, 1, 1, 1, 8, 1).double())  # no consistency: the correction alone
+    measured = torch.zeros(1, 3, 1, 1, 8, 6, dtype=torch.complex128)
+    net.blocks[0].layers[0].bias.data.fill_(1.0)
+    assert net(measured, silent).abs().max() < 1e-12  # still input, still correction: all of it is dropped
+    net.shares.data.fill_(1.0)
+    assert net(measured, silent).abs().max() > 0.1
+    net.shares.data.fill_(0.0)
+    assert net(measured[:, :1], silent).abs().max() > 0.1  # one frame has no mean over time to damp
+
+
 def test_a_weight_file_brings_the_network_back():
-    net = DeepCascade(cascades=2, depth=2, width=4, kernel="shift", sharing=(2,), consistency=0.2, variation=0.01)
+    net = DeepCascade(cascades=2, depth=2, width=4, kernel="shift", sharing=(2,), consistency=0.2, variation=0.01,
+                      steady=0.4)
     torch.nn.init.normal_(net.blocks[0].layers[-1].weight)
     again = DeepCascade.from_weight(net.settings(), net.state_dict())
     encoding = _encoding(2)

@@ -127,6 +127,8 @@ class DeepCascade(nn.Module):
     steps: of conjugate gradients per data-consistency step with many coils.
     variation: where the cascade starts: after ``iterations`` of least squares with this weight of temporal total
         variation (images of brightness 1); None starts at the zero-filled image, as published.
+    steady: first value of the trained share that is kept of each correction's mean over time, for what does not move is
+        already well known from all frames together; None keeps corrections whole.
 
     >>> net = DeepCascade(cascades=1, depth=2, width=4)
     >>> image = torch.ones(1, 2, 1, 1, 8, 8, dtype=torch.complex64)
@@ -137,26 +139,28 @@ class DeepCascade(nn.Module):
 
     def __init__(self, *, cascades: int = 5, depth: int = 5, width: int = 64, kernel: Kernel = "yx",
                  sharing: Sequence[int] = (), consistency: float | None = None, steps: int = 4,
-                 variation: float | None = None, iterations: int = 25):
+                 variation: float | None = None, iterations: int = 25, steady: float | None = None):
         super().__init__()
         if min(cascades, width, steps) < 1 or depth < 2 or min(sharing, default=1) < 1:
             raise SettingError(f"{cascades} cascades of depth {depth}, width {width}, {steps} steps, sharing {sharing}",
                                expected="one or more of each, depth 2 or more", remedy="correct the numbers")
         self.cascades, self.depth, self.width, self.kernel = cascades, depth, width, kernel
         self.sharing, self.consistency, self.steps = tuple(sharing), consistency, steps
-        self.variation, self.iterations = variation, iterations
+        self.variation, self.iterations, self.steady = variation, iterations, steady
         channels = 2 * (1 + len(self.sharing))
         self.blocks = nn.ModuleList(
             ResidualBlock(channels=channels, depth=depth, width=width, kernel=kernel) for _ in range(cascades))
         self.log_weights = None if consistency is None else nn.Parameter(
             torch.full((cascades,), float(torch.tensor(consistency).log())))
+        self.shares = None if steady is None else nn.Parameter(torch.full((cascades,), float(steady)))
 
     @classmethod
     def from_weight(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> DeepCascade:
         """The network of a weight file: its card's ``network`` and its parameters."""
         net = cls(cascades=int(settings["cascades"]), depth=int(settings["depth"]), width=int(settings["width"]),
                   kernel=settings["kernel"], sharing=tuple(settings["sharing"]), consistency=settings["consistency"],
-                  steps=int(settings["steps"]), variation=settings["variation"], iterations=int(settings["iterations"]))
+                  steps=int(settings["steps"]), variation=settings["variation"], iterations=int(settings["iterations"]),
+                  steady=settings["steady"])
         net.load_state_dict(dict(state))
         return net.eval()
 
@@ -164,7 +168,7 @@ class DeepCascade(nn.Module):
         """What ``from_weight`` needs besides the parameters."""
         return {"cascades": self.cascades, "depth": self.depth, "width": self.width, "kernel": self.kernel,
                 "sharing": list(self.sharing), "consistency": self.consistency, "steps": self.steps,
-                "variation": self.variation, "iterations": self.iterations}
+                "variation": self.variation, "iterations": self.iterations, "steady": self.steady}
 
     def forward(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
                 ) -> Complex[Tensor, "batch time 1 z y x"]:
@@ -175,7 +179,10 @@ class DeepCascade(nn.Module):
             encoding.gram, rhs, torch.as_tensor(self.variation, device=rhs.device), bound=encoding.bound(),
             iterations=self.iterations)
         for number, block in enumerate(self.blocks):
-            image = image + _over_cines(block, [image, *shared])
+            correction = _over_cines(block, [image, *shared])
+            if self.shares is not None and correction.shape[1] > 1:
+                correction = correction - (1 - self.shares[number]) * correction.mean(dim=1, keepdim=True)
+            image = image + correction
             weight = None if self.log_weights is None else self.log_weights[number].exp()
             image = data_consistency(image, measured, encoding, weight, steps=self.steps, rhs=rhs)
         return image
