@@ -55,7 +55,8 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
     model.train()
     with _progress() as progress:
         bar = progress.add_task("training", total=steps, completed=first, loss=float("nan"))
-        for step in range(first, steps):
+        last = first if first and stop is not None and stop(first) else steps  # a run that had ended stays ended
+        for step in range(first, last):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, steps=steps, peak=learning_rate, warmup=warmup)
             with torch.random.fork_rng(devices=[]):
