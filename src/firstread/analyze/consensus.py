@@ -16,8 +16,9 @@ from firstread.ops.regions import largest_component
 class Consensus(Stage):
     """Mean of all draws and members of each (subject, part), its most probable class, cleaned up in 3D.
 
-    Cleaning up keeps the largest connected component of the left ventricle (cavity and muscle together), of each of its
-    parts and of the right cavity, frame by frame, and fills holes slice by slice. Not differentiable: hard labels.
+    Cleaning up keeps, frame by frame, the largest connected component of the left ventricle (cavity and muscle
+    together) with one piece of cavity in each slice, and of the right cavity beside it; holes are filled. Not
+    differentiable: hard labels.
     """
 
     result: ClassVar[str] = "labels"
@@ -51,15 +52,16 @@ def average_draws(labels: SoftLabels) -> SoftLabels:
 def clean_up(index: Tensor) -> Tensor:
     """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
 
-    Of the right cavity the largest piece beside the left ventricle stays. What the cavity of a slice encloses is cavity
-    (papillary muscles), what the right cavity encloses is right cavity, and other holes of the left ventricle become
-    the nearer of cavity and muscle.
+    The cavity may be closed in some slices, so it keeps one piece per slice and not one in all; of the right cavity the
+    largest piece beside the left ventricle stays. What the cavity of a slice encloses is cavity (papillary muscles),
+    what the right cavity encloses is right cavity, and other holes of the left ventricle become the nearer of cavity
+    and muscle.
 
     >>> clean_up(torch.tensor([3, 0, 3, 3]).reshape(1, 1, 1, 1, 4)).flatten().tolist()
     [0, 0, 3, 3]
     """
     left = largest_component((index == 1) | (index == 2))
-    cavity = _enclosed(largest_component(left & (index == 1)))
+    cavity = _enclosed(largest_component(left & (index == 1), axes=2))
     muscle = largest_component(left & (index == 2) & ~cavity)
     right = _enclosed(largest_component(_touching(index == 3, cavity | muscle))) & ~cavity & ~muscle
     cleaned = 1 * cavity + 2 * muscle + 3 * right
