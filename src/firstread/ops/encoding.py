@@ -39,8 +39,7 @@ class CartesianEncoding(LinearOp):
         self.mask = mask if mask.is_floating_point() else mask.to(real)
         self._mixed = tuple(a for a in self.fourier_axes if self.mask.shape[DIMENSION[a]] > 1)
         self._last = self._mixed == ("y",)
-        self._gram_mask: Tensor | None = None
-        self._gram_maps: Tensor | None = None
+        self._kept: tuple[Tensor, Tensor | None, Tensor | None] | None = None
 
     def forward(self, x: Complex[Tensor, "batch time 1 z y x"]) -> Complex[Tensor, "batch time coil z y x"]:
         """``M F S x``."""
@@ -63,35 +62,34 @@ class CartesianEncoding(LinearOp):
         mask gives the same; along an axis on which M is constant, F cancels. Frames go one by one, so that the coil
         images of one frame stay in cache.
         """
-        mask, maps = self._for_gram()
+        mask, maps, conjugate = self._for_gram()
         if self._last:
             x = x.transpose(-1, -2).contiguous()
         steps = zip(x.split(1, dim=1), mask.expand(-1, x.shape[1], *[-1] * 4).split(1, dim=1), strict=True)
-        image = torch.cat([self._gram_of_frame(frame, m, maps) for frame, m in steps], dim=1)
-        return image.transpose(-1, -2) if self._last else image
+        image = torch.cat([self._gram_of_frame(frame, m, maps, conjugate) for frame, m in steps], dim=1)
+        return image.transpose(-1, -2).contiguous() if self._last else image
 
-    def _gram_of_frame(self, x: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+    def _gram_of_frame(self, x: Tensor, mask: Tensor, maps: Tensor | None, conjugate: Tensor | None) -> Tensor:
         coils = x if maps is None else maps * x
         if self._mixed:
             dims = (-1,) if self._last else dimensions(self._mixed)
             coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=dims, norm="ortho") * mask, dim=dims, norm="ortho")
         else:
             coils = coils * mask
-        if maps is None:
-            return coils
-        return (maps.conj() * coils).sum(dim=2, keepdim=True)
+        return coils if conjugate is None else (conjugate * coils).sum(dim=2, keepdim=True)
 
-    def _for_gram(self) -> tuple[Tensor, Tensor | None]:
+    def _for_gram(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The uncentred squared mask and maps, y last where only y is mixed; kept when no gradient is asked."""
-        if self._gram_mask is not None:
-            return self._gram_mask, self._gram_maps
+        if self._kept is not None:
+            return self._kept
         mask, maps = uncentre(self.mask * self.mask, self._mixed), self.sensitivities
         if self._last:
             mask = mask.transpose(-1, -2).contiguous()
             maps = None if maps is None else maps.transpose(-1, -2).contiguous()
+        made = (mask, maps, None if maps is None else maps.conj().resolve_conj())
         if not any(t is not None and t.requires_grad for t in (self.mask, self.sensitivities)):
-            self._gram_mask, self._gram_maps = mask, maps
-        return mask, maps
+            self._kept = made
+        return made
 
     def bound(self) -> float:
         """An upper bound of the largest eigenvalue of ``Aᴴ A``: ``max M² · max_r Σ_c |S_c(r)|²``."""

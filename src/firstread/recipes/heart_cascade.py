@@ -31,7 +31,8 @@ from firstread.ops.fourier import fft, ifft
 from firstread.reconstruct.problem import Problem, problem_of
 
 SUMMARY = "learned reconstruction of undersampled heart cines"
-SEED, STEPS = 0, (600, 250)
+SEED = 0
+STEPS, SCHEDULES = (600, 150), (1200, 250)  # of the two parts; a part ends before its learning rate does
 SIZE, FRAMES, COLUMNS = 96, 12, 24
 
 
@@ -169,23 +170,24 @@ def _turned(cine: Complex[Tensor, "time y x"], way: int) -> Complex[Tensor, "tim
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
     """Train in two parts and write ``heart-cascade.safetensors``; interrupted, the same call continues.
 
-    The first part (modulus loss) ends half-way through its learning-rate schedule, the second (root mean square) goes
-    on from its averaged weights. steps: of both together; data: not used, this recipe mixes nothing in.
+    The second part (root mean square besides the modulus) goes on from the averaged weights of the first (modulus).
+    steps: of both together; data: not used, this recipe mixes nothing in.
     """
     from safetensors.torch import save_file
 
     torch.manual_seed(SEED)
     key = Key(SEED, "heart_cascade")
-    total = steps or sum(STEPS)
-    first = max(1, round(total * STEPS[0] / sum(STEPS)))
+    part = (steps or sum(STEPS)) / sum(STEPS)
+    first, second = (max(1, round(part * count)) for count in STEPS)
     begun = network(second=False).to(device)
-    fit(begun, lambda step: example(key, step).to(device), first_loss, steps=2 * first, stop=lambda done: done >= first,
-        seed=SEED, checkpoint=output / "first.pt", learning_rate=2e-3, warmup=30, weight_decay=1e-5, averaging=0.99,
-        every=50)
+    fit(begun, lambda step: example(key, step).to(device), first_loss, steps=max(first, round(part * SCHEDULES[0])),
+        stop=lambda done: done >= first, seed=SEED, checkpoint=output / "first.pt", learning_rate=2e-3, warmup=30,
+        weight_decay=1e-5, averaging=0.99, every=50)
     net = network().to(device)
     net.load_state_dict(begun.state_dict(), strict=False)
-    fit(net, lambda step: example(key, first + step).to(device), second_loss, steps=max(1, total - first), seed=SEED,
-        checkpoint=output / "second.pt", learning_rate=1e-3, warmup=10, weight_decay=1e-5, averaging=0.98, every=25)
+    fit(net, lambda step: example(key, first + step).to(device), second_loss,
+        steps=max(second, round(part * SCHEDULES[1])), stop=lambda done: done >= second, seed=SEED, checkpoint=output / "second.pt", learning_rate=1e-3, warmup=10,
+        weight_decay=1e-5, averaging=0.98, every=25)
     path = output / "heart-cascade.safetensors"
     save_file({name: value.half().cpu().contiguous() for name, value in net.state_dict().items()}, path)
     return path
