@@ -49,7 +49,7 @@ def test_bart_is_a_stage_that_agrees_with_ours_and_is_named(tmp_path):
     measure = wrap(brightness, reads=Image, writes=Phenotypes, name="brightness")
     chain = Chain(encode(), wrap(pics, reads=KSpace, writes=Image, name="bart"), measure)
     case = Case({"object": blob()}, seed=1)
-    ours = Chain(encode(), CGSense(regularization=1e-4, iterations=50))(case)["image"].data
+    ours = Chain(encode(), CGSense(regularization=1e-4, iterations=50))(case)["reconstruction"].data
     theirs = chain(case)["bart"].data
     assert (ours - theirs).abs().square().sum().sqrt() / ours.abs().square().sum().sqrt() < 0.02
     leaf = case["object"].map(lambda t: t.clone().requires_grad_() if t.is_complex() else t)

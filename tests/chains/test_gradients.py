@@ -23,7 +23,7 @@ def downstream() -> list:
     """A network without kinks, so that finite differences are those of a smooth function."""
     torch.manual_seed(1)
     smooth = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 4, 3, padding=1)).double()
-    return [CGSense(iterations=80, tolerance=1e-12).using(writes="reconstruction"),
+    return [CGSense(iterations=80, tolerance=1e-12),
             Segment(networks=[smooth], patch=32, search=32), CardiacFunction(softness=0.2, warn=False)]
 
 

@@ -96,6 +96,27 @@ def cg_sense() -> Contract:
     return Contract(CGSense(iterations=4), {"kspace": kspace()}, "kspace")
 
 
+def temporal_tv() -> Contract:
+    from firstread.reconstruct.iterative import TemporalTV
+
+    return Contract(TemporalTV(iterations=4), {"kspace": kspace()}, "kspace")
+
+
+def spatial_tv() -> Contract:
+    from firstread.reconstruct.iterative import SpatialTV
+
+    return Contract(SpatialTV(iterations=4), {"kspace": kspace()}, "kspace")
+
+
+def cascade() -> Contract:
+    from firstread.nets.cascade import DeepCascade
+    from firstread.reconstruct.cascade import Cascade
+
+    torch.manual_seed(0)
+    network = DeepCascade(cascades=2, depth=2, width=4, consistency=0.1, steps=3).eval()
+    return Contract(Cascade(network=network), {"kspace": kspace()}, "kspace")
+
+
 def segment() -> Contract:
     from firstread.analyze.segment import Segment
 
@@ -126,6 +147,9 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "ZeroFilled": zero_filled,
     "CGSense": cg_sense,
+    "TemporalTV": temporal_tv,
+    "SpatialTV": spatial_tv,
+    "Cascade": cascade,
     "Segment": segment,
     "Consensus": consensus,
     "CardiacFunction": cardiac_function,

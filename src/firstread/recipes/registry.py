@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from firstread.core.errors import InputError
 
@@ -12,6 +12,7 @@ MODULES = {"heart-cascade": "heart_cascade", "heart-sax": "heart_segment",
            "heart-sax-sunnybrook": "heart_segment_sunnybrook"}
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """How one default weight is trained."""
 

@@ -16,10 +16,10 @@ class Cascade(Stage):
     network: a trained ``DeepCascade``; it sees images scaled to a brightness of about one.
     calibration_lines: the widest fully sampled centre that the coil sensitivities are estimated from.
 
-    Reads a KSpace, writes the complex Image "image".
+    Reads a KSpace, writes the complex Image "reconstruction".
     """
 
-    result = "image"
+    result = "reconstruction"
 
     def __init__(self, *, network: DeepCascade, calibration_lines: int = 32):
         super().__init__()

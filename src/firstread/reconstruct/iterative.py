@@ -18,11 +18,11 @@ class CGSense(Stage):
     regularization: λ, relative to the largest possible eigenvalue of EᴴE.
     iterations, tolerance: when to stop (the relative residual of every frame below the tolerance).
 
-    Reads a KSpace, writes the complex Image "image". The gradient is that of the solution, by one more solve.
+    Reads a KSpace, writes the complex Image "reconstruction". The gradient is that of the solution, by one more solve.
     After Pruessmann et al. 2001.
     """
 
-    result = "image"
+    result = "reconstruction"
 
     def __init__(self, *, regularization: float | int = 1e-2, iterations: int = 30, tolerance: float | int = 1e-4,
                  calibration_lines: int = 32):
@@ -44,7 +44,7 @@ class CGSense(Stage):
 class _TotalVariation(Stage):
     """Least squares with total variation along ``dims``."""
 
-    result = "image"
+    result = "reconstruction"
     dims: ClassVar[tuple[int, ...]]
 
     def __init__(self, *, regularization: float | int, iterations: int, calibration_lines: int):
@@ -69,7 +69,7 @@ class TemporalTV(_TotalVariation):
     regularization: λ, relative to the brightness of the image (99th percentile of the time average).
     iterations: of the primal-dual method; its step sizes follow from the coils.
 
-    Reads a KSpace, writes the complex Image "image". The gradient runs through the iterations.
+    Reads a KSpace, writes the complex Image "reconstruction". The gradient runs through the iterations.
     """
 
     dims = TIME
@@ -83,7 +83,7 @@ class SpatialTV(_TotalVariation):
 
     ``min_x ½‖E x - y‖² + λ Σ sqrt(|D_y x|² + |D_x x|²)``; regularization and iterations as in TemporalTV.
 
-    Reads a KSpace, writes the complex Image "image".
+    Reads a KSpace, writes the complex Image "reconstruction".
     """
 
     dims = PLANE
