@@ -63,25 +63,36 @@ class Detail:
 def shell_radii(heart: BeatingHeart, detail: Detail, moment: Moment, theta: Float[Tensor, " n"],
                 z_mm: Float[Tensor, " s"]) -> tuple[Float[Tensor, "8 t s n"], Radii]:
     """The nested curves that divide a section into ``SHELLS``, at T moments, places ``z_mm`` and angles ``theta``."""
-    m = moment.spread(2)
-    at = radii(heart, m, theta[None, :], z_mm[:, None])
-    keep = torch.where(at.left, 1.0, 0.0)
-    share = (1 - detail.trabeculae) ** 2
-    ragged = (0.5 + 0.5 * harmonic_sum(detail.rough, at.material_rad + 2.0 * at.level)).clamp(0, 1.6)
-    lost = ((1 - share) * ragged / (1 - 0.8 * m.inward)).clamp(0, 0.8) * (0.5 + 0.9 * at.level.clamp(0, 1))
-    trabeculae = at.endo * (1 - lost.clamp(0, 0.85)).sqrt()
-    deep = at.rv - at.epi
-    rv_ragged = (0.5 + 0.5 * harmonic_sum(detail.rv_rough, theta[None, :] + 0.05 * z_mm[:, None])).clamp(0, 1.6)
-    coarse = detail.rv_trabeculae * (0.6 + 0.8 * at.level.clamp(0, 1))
-    rv_blood = at.epi + deep * (1 - (coarse * rv_ragged).clamp(0, 0.7))
-    rv_wall = at.rv + heart.rv.wall_mm * (deep / 4.0).clamp(0, 1)
-    above = z_mm[:, None] < heart.rv_base_mm(m)
-    roof = radii(heart, m, theta[None, :], torch.maximum(z_mm[:, None], heart.rv_base_mm(m)))
-    body = torch.where(above, at.epi + roof.rv - roof.epi, rv_wall)
-    thick = detail.fat_mm * (1 + harmonic_sum(detail.fat_around, theta))[None, :].clamp(min=0)
-    thick = thick * (1.35 - 0.7 * (z_mm[:, None] / heart.lv.outer_length_mm).clamp(0, 1))
-    present = (at.epi > 0) | (deep > 0)
-    fat = torch.where(present, body + thick, 0)
-    edge = torch.where(present, fat + detail.pericardium_mm, 0)
-    nested = trabeculae * keep, at.endo * keep, at.epi, rv_blood, at.rv, rv_wall, fat, edge
+    m, z, angle = moment.spread(2), z_mm[:, None], theta[None, :]
+    at = radii(heart, m, angle, z)
+    under_base = torch.where(at.left, 1.0, 0.0)
+    trabeculae = at.endo * (1 - _trabecular_share(detail, m, at)).sqrt()
+
+    depth = at.rv - at.epi
+    rv_rough = _ragged(detail.rv_rough, angle + 0.05 * z) * (0.6 + 0.8 * at.level.clamp(0, 1))
+    rv_blood = at.epi + depth * (1 - (detail.rv_trabeculae * rv_rough).clamp(0, 0.7))
+    rv_wall = at.rv + heart.rv.wall_mm * (depth / 4.0).clamp(0, 1)
+
+    # Above the right ventricle's base fat fills what atria and vessels, painted later, leave of the outline.
+    base = heart.rv_base_mm(m)
+    roof = radii(heart, m, angle, torch.maximum(z, base))
+    outline = torch.where(z < base, at.epi + roof.rv - roof.epi, rv_wall)
+    thick = detail.fat_mm * (1 + harmonic_sum(detail.fat_around, angle)).clamp(min=0)
+    thick = thick * (1.35 - 0.7 * (z / heart.lv.outer_length_mm).clamp(0, 1))
+    present = (at.epi > 0) | (depth > 0)
+    fat = torch.where(present, outline + thick, 0)
+    pericardium = torch.where(present, fat + detail.pericardium_mm, 0)
+    nested = trabeculae * under_base, at.endo * under_base, at.epi, rv_blood, at.rv, rv_wall, fat, pericardium
     return torch.stack(torch.broadcast_tensors(*nested)), at
+
+
+def _ragged(rough: tuple[Harmonic, ...], angle: Tensor) -> Tensor:
+    """How far trabeculae reach inwards around the wall, about 0.5 on average, never below zero."""
+    return (0.5 + 0.5 * harmonic_sum(rough, angle)).clamp(0, 1.6)
+
+
+def _trabecular_share(detail: Detail, moment: Moment, at: Radii) -> Tensor:
+    """Share of the cavity's section that trabeculae fill: more at the apex, and more in systole since they stay."""
+    at_rest = (1 - (1 - detail.trabeculae) ** 2) * _ragged(detail.rough, at.material_rad + 2.0 * at.level)
+    squeezed = (at_rest / (1 - 0.8 * moment.inward)).clamp(0, 0.8)
+    return (squeezed * (0.5 + 0.9 * at.level.clamp(0, 1))).clamp(0, 0.85)

@@ -161,6 +161,7 @@ class BeatingHeart:
 
     @property
     def lvedv_ml(self) -> float:
+        """Volume of the left ventricle at end-diastole."""
         return self._cavity[0] / 1000
 
     def lv_volume_ml(self, phase: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
@@ -181,6 +182,7 @@ class BeatingHeart:
 
     @property
     def rv_apex_mm(self) -> float:
+        """Where the apex of the right ventricle lies along the long axis."""
         return self.rv.apex * self.lv.length_mm
 
     def at(self, phase: Float[Tensor, " t"]) -> Moment:
