@@ -152,6 +152,17 @@ def test_cleaning_keeps_one_heart_and_fills_its_holes():
     assert torch.equal(clean_up(cleaned), cleaned)
 
 
+def test_pieces_of_cavity_stay_where_muscle_surrounds_them():
+    index = torch.zeros(1, 1, 3, 16, 16, dtype=torch.int64)
+    index[:, :, :, 2:12, 2:12] = 2
+    index[:, :, 0, 4:9, 4:9] = 1
+    index[:, :, 2, 6:8, 6:8] = 1   # beyond a slice in which the cavity is closed
+    index[:, :, 2, 12:14, 5:7] = 1  # outside, touching the wall
+    cleaned = clean_up(index)[0, 0]
+    assert (cleaned[0, 4:9, 4:9] == 1).all() and (cleaned[2, 6:8, 6:8] == 1).all()
+    assert (cleaned[2, 12:14] != 1).all()
+
+
 def test_the_right_ventricle_is_the_piece_beside_the_left_one_not_the_largest():
     index = torch.zeros(1, 1, 2, 20, 30, dtype=torch.int64)
     index[:, :, :, 2:8, 10:16] = 2

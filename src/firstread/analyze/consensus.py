@@ -17,7 +17,7 @@ class Consensus(Stage):
     """Mean of all draws and members of each (subject, part), its most probable class, cleaned up in 3D.
 
     Cleaning up keeps, frame by frame, the largest connected component of the left ventricle (cavity and muscle
-    together) with one piece of cavity in each slice, and of the right cavity beside it; holes are filled. Not
+    together), in it the pieces of cavity that muscle surrounds, and the right cavity beside it; holes are filled. Not
     differentiable: hard labels.
     """
 
@@ -52,21 +52,41 @@ def average_draws(labels: SoftLabels) -> SoftLabels:
 def clean_up(index: Tensor) -> Tensor:
     """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
 
-    The cavity may be closed in some slices, so it keeps one piece per slice and not one in all; of the right cavity the
-    largest piece beside the left ventricle stays. What the cavity of a slice encloses is cavity (papillary muscles),
-    what the right cavity encloses is right cavity, and other holes of the left ventricle become the nearer of cavity
-    and muscle.
+    The cavity may be closed in some slices, so besides its largest piece it keeps others that muscle surrounds; of the
+    right cavity the largest piece beside the left ventricle stays. What the cavity of a slice encloses is cavity
+    (papillary muscles), what the right cavity encloses is right cavity, and other holes of the left ventricle become
+    the nearer of cavity and muscle.
 
     >>> clean_up(torch.tensor([3, 0, 3, 3]).reshape(1, 1, 1, 1, 4)).flatten().tolist()
     [0, 0, 3, 3]
     """
     left = largest_component((index == 1) | (index == 2))
-    cavity = _enclosed(largest_component(left & (index == 1), axes=2))
+    cavity = _enclosed(_walled(left & (index == 1), index == 2))
     muscle = largest_component(left & (index == 2) & ~cavity)
     right = _enclosed(largest_component(_touching(index == 3, cavity | muscle))) & ~cavity & ~muscle
     cleaned = 1 * cavity + 2 * muscle + 3 * right
     holes = _enclosed(cavity | muscle) & (cleaned == 0)
     return torch.where(holes, _nearest(1 * cavity + 2 * muscle, holes), cleaned)
+
+
+def _walled(mask: Tensor, wall: Tensor, *, share: float = 0.8) -> Tensor:
+    """The largest component (over z, y, x) of ``mask``, and those with ``wall`` along ``share`` of their rim."""
+    import numpy as np
+    from scipy import ndimage
+
+    volumes, walls = (m.cpu().numpy().reshape(-1, *m.shape[-3:]) for m in (mask, wall))
+    near = np.zeros((3, 3, 3), dtype=bool)
+    near[1, 1, :] = near[1, :, 1] = True
+    kept = np.zeros_like(volumes)
+    for volume, around, out in zip(volumes, walls, kept, strict=True):
+        components, count = ndimage.label(volume)
+        sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+        for number in range(1, count + 1):
+            piece = components == number
+            rim = ndimage.binary_dilation(piece, near) & ~piece
+            if number == sizes.argmax() + 1 or (around & rim).sum() >= share * rim.sum():
+                out |= piece
+    return torch.from_numpy(kept).reshape(mask.shape).to(mask.device)
 
 
 def _touching(mask: Tensor, other: Tensor, *, reach: int = 2) -> Tensor:
