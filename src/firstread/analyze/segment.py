@@ -105,9 +105,9 @@ class Segment(Stage):
         size = min(self.search, max(few.shape[-2:]))
         corner = [((few.shape[-2] - size) // 2, (few.shape[-1] - size) // 2)] * len(few)
         for _ in range(2):
-            heart = 1 - self._probabilities(_crop(few, corner, size), networks=[self.networks[0]])[0][:, :, 0]
-            corner = [_around(mass, start, self.patch)
-                      for mass, start in zip(heart.sum(dim=(1, 2)), corner, strict=True)]
+            found = self._probabilities(_crop(few, corner, size), networks=[self.networks[0]])[0].sum(dim=(1, 3))
+            corner = [_around(left, heart, start, self.patch) for left, heart, start
+                      in zip(found[:, 1:3].sum(1), found[:, 1:].sum(1), corner, strict=True)]
             size = self.patch
         return corner
 
@@ -136,15 +136,19 @@ def _magnitude(data: Tensor) -> Tensor:
     return data[:, :, 0]
 
 
-def _around(mass: Float[Tensor, "y x"], start: tuple[int, int], patch: int) -> tuple[int, int]:
-    """Corner of the patch centred on the heaviest spot of ``mass``; the middle where there is none."""
-    smooth = F.avg_pool2d(mass[None, None], 41, stride=1, padding=20, count_include_pad=False)[0, 0]
+def _around(left: Float[Tensor, "y x"], heart: Float[Tensor, "y x"], start: tuple[int, int],
+            patch: int) -> tuple[int, int]:
+    """Corner of the patch centred on what of the heart lies near the heaviest spot of the left ventricle.
+
+    The middle where there is no heart.
+    """
+    smooth = F.avg_pool2d(left[None, None], 41, stride=1, padding=20, count_include_pad=False)[0, 0]
     peak = torch.nonzero(smooth == smooth.max())[0]
-    y, x = torch.meshgrid(*(torch.arange(n, device=mass.device) for n in mass.shape), indexing="ij")
-    near = mass * ((y - peak[0]).abs() < 45) * ((x - peak[1]).abs() < 45)
+    y, x = torch.meshgrid(*(torch.arange(n, device=heart.device) for n in heart.shape), indexing="ij")
+    near = heart * ((y - peak[0]).abs() < 45) * ((x - peak[1]).abs() < 45)
     total = near.sum()
     if total < 1:
-        centre = (mass.shape[0] / 2, mass.shape[1] / 2)
+        centre = (heart.shape[0] / 2, heart.shape[1] / 2)
     else:
         centre = (float((near * y).sum() / total), float((near * x).sum() / total))
     return start[0] + round(centre[0] - patch / 2), start[1] + round(centre[1] - patch / 2)
