@@ -30,13 +30,13 @@ from firstread.reconstruct.direct import ZeroFilled
 from firstread.reconstruct.iterative import CGSense, TemporalTV
 from firstread.zoo.store import load
 
-MATRIX, FRAMES, SNR, COILS = (128, 128), 20, 30, 8
+MATRIX, FRAMES, SNR, COILS = (112, 112), 16, 30, 8
 
 
 def middle_slice(seed: int) -> Image:
     """A fine, noiseless cine of one slice of a test subject."""
-    subject = heart_subject(seed=seed, family="test", matrix=MATRIX, spacing_mm=2.0, slices=3, frames=FRAMES,
-                            slice_thickness_mm=8.0, gap_mm=14.0, fine=True)
+    subject = heart_subject(seed=seed, family="test", matrix=MATRIX, spacing_mm=2.2, slices=2, frames=FRAMES,
+                            slice_thickness_mm=8.0, gap_mm=30.0, fine=True)
     image = subject.image
     grid = image.grid.crop((1, 0, 0), (1, *image.grid.shape[1:]))
     return Image(image.rows, image.data[:, :, :, 1:2], grid)
