@@ -134,8 +134,8 @@ def test_the_chain_from_image_to_image(image):
     chain = Chain(Encode(sampling=VariableDensity(acceleration=3)), ZeroFilled(), CGSense(),
                   inputs={"truth.image": Image})
     case = chain(Case({"truth.image": image}, seed=3))
-    assert list(case) == ["truth.image", "kspace", "zero_filled", "image"]
-    assert torch.equal(chain(Case({"truth.image": image}, seed=3))["image"].data, case["image"].data)
+    assert list(case) == ["truth.image", "kspace", "zero_filled", "reconstruction"]
+    assert torch.equal(chain(Case({"truth.image": image}, seed=3))["reconstruction"].data, case["reconstruction"].data)
 
 
 def test_bad_kspace_is_refused_in_one_sentence(image):
