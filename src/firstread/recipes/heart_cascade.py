@@ -32,7 +32,7 @@ from firstread.reconstruct.problem import Problem, problem_of
 
 SUMMARY = "learned reconstruction of undersampled heart cines"
 SEED = 0
-STEPS, SCHEDULES = (600, 800), (1200, 800)  # of the two parts; the first ends before its learning rate does
+STEPS = (600, 800, 800)  # of the parts of the training
 SNRS = (8.0, 80.0), (20.0, 100.0)
 SIZE, FRAMES, COLUMNS = 96, 12, 24
 
@@ -168,26 +168,27 @@ def _turned(cine: Complex[Tensor, "time y x"], way: int) -> Complex[Tensor, "tim
 
 
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
-    """Train in two parts and write ``heart-cascade.safetensors``; interrupted, the same call continues.
+    """Train in three parts and write ``heart-cascade.safetensors``; interrupted, the same call continues.
 
-    The second part (mean PSNR, less noise) goes on from the averaged weights of the first (modulus).
-    steps: of both together; data: not used, this recipe mixes nothing in.
+    The first (modulus, noisier) ends half-way through its learning-rate schedule; the others (mean PSNR, less noise) go
+    on from the averaged weights of the part before. steps: of all together; data: not used, nothing is mixed in.
     """
     from safetensors.torch import save_file
 
     torch.manual_seed(SEED)
     key = Key(SEED, "heart_cascade")
-    part = (steps or sum(STEPS)) / sum(STEPS)
-    first, second = (max(1, round(part * count)) for count in STEPS)
+    counts = [max(1, round((steps or sum(STEPS)) * count / sum(STEPS))) for count in STEPS]
     begun = network(second=False).to(device)
-    fit(begun, lambda step: example(key, step, SNRS[0]).to(device), first_loss,
-        steps=max(first, round(part * SCHEDULES[0])), stop=lambda done: done >= first, seed=SEED,
-        checkpoint=output / "first.pt", learning_rate=2e-3, warmup=30, weight_decay=1e-5, averaging=0.99, every=50)
+    fit(begun, lambda step: example(key, step, SNRS[0]).to(device), first_loss, steps=2 * counts[0],
+        stop=lambda done: done >= counts[0], seed=SEED, checkpoint=output / "part0.pt", learning_rate=2e-3, warmup=30,
+        weight_decay=1e-5, averaging=0.99, every=50)
     net = network().to(device)
     net.load_state_dict(begun.state_dict(), strict=False)
-    fit(net, lambda step: example(key, first + step, SNRS[1]).to(device), second_loss,
-        steps=max(second, round(part * SCHEDULES[1])), stop=lambda done: done >= second, seed=SEED,
-        checkpoint=output / "second.pt", learning_rate=1.5e-3, warmup=20, weight_decay=1e-5, averaging=0.98, every=40)
+    for part in (1, 2):
+        shown = sum(counts[:part])
+        fit(net, lambda step, shown=shown: example(key, shown + step, SNRS[1]).to(device), second_loss,
+            steps=counts[part], seed=SEED, checkpoint=output / f"part{part}.pt", learning_rate=1.5e-3, warmup=20,
+            weight_decay=1e-5, averaging=0.98, every=40)
     path = output / "heart-cascade.safetensors"
     save_file({name: value.half().cpu().contiguous() for name, value in net.state_dict().items()}, path)
     return path
