@@ -1,7 +1,7 @@
 """Compressed pixels through the codecs, and those of codecs that can crash in a process of their own.
 
 ``python -m firstread.io.dicom.decode`` reads lines of JSON ``[path, syntax, frames]`` and writes arrays to
-standard output. It imports neither torch nor the rest of Firstread, so that it starts quickly.
+standard output. It does not import torch, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+
+from firstread.io.dicom.stream import BoundedReader
 
 # One codec for each transfer syntax: where it fails the file is damaged, and no other is tried.
 PLUGINS = {
@@ -32,7 +34,8 @@ def decode_frames(path: Path, syntax: str, frames: Sequence[int]) -> list[np.nda
 
     Raises what pydicom and its codecs raise.
     """
-    dataset = pydicom.dcmread(path, force=True)
+    with BoundedReader(path) as stream:
+        dataset = pydicom.dcmread(stream, force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = syntax
     plugin = PLUGINS.get(syntax, "")

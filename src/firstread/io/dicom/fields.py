@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
+
+_LONGEST = 1 << 26
 
 
 def _value(dataset: Dataset, keyword: str) -> tuple[Any, bool]:
     """The element's value and whether it is big endian; bytes where pydicom has not converted it yet."""
-    tag = _TAGS.get(keyword)
-    if tag is None:
-        tag = _TAGS.setdefault(keyword, Tag(keyword))
-    if tag not in dataset:
-        return None, False
+    tag = _tag(keyword)
     try:
-        element = dataset.get_item(tag)
+        element = dataset.get_item(tag, keep_deferred=True)
+        if _too_long(element):
+            return None, False
         if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
             return element.value, not element.is_little_endian
         return dataset[tag].value, False
+    except KeyError:
+        return None, False
     except Exception:  # a malformed value can raise anything in pydicom's conversion; it counts as absent
         return None, False
 
 
-_TAGS: dict[str, Any] = {}
+def _too_long(element: Any) -> bool:
+    """Whether a value that is still in the file claims more bytes than an attribute has."""
+    return isinstance(element, RawDataElement) and element.value is None and _LONGEST < element.length < 0xFFFFFFFF
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def text(dataset: Dataset, keyword: str) -> str | None:
@@ -86,7 +96,10 @@ def items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
     if keyword not in dataset:
         return
     try:
-        value = dataset[keyword].value
+        tag = _tag(keyword)
+        if _too_long(dataset.get_item(tag, keep_deferred=True)):
+            return
+        value = dataset[tag].value
     except Exception:  # as above
         return
     if isinstance(value, Sequence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,6 @@ from pydicom.dataset import Dataset
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.io.dicom import fields
 from firstread.io.limits import require_plausible, shown
-
-# What is read of a file; the pixels stay where they are.
-KEYWORDS = (
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
-    "FrameOfReferenceUID", "Modality", "SeriesNumber", "SeriesDescription", "InstanceNumber", "PatientName",
-    "PatientID", "PatientSex", "PatientAge", "PatientSize", "PatientWeight", "EchoTime", "EchoNumbers",
-    "TriggerTime", "NominalInterval", "HeartRate", "TemporalPositionIdentifier", "AcquisitionNumber", "AcquisitionTime",
-    "ContentTime", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "ImagerPixelSpacing", "SequenceOfUltrasoundRegions", "FrameTime", "CineRate", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "BitsAllocated",
-    "BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "PixelData", "FloatPixelData", "DoubleFloatPixelData", "GantryDetectorTilt",
-    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData", "LossyImageCompression")
-
 
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 
@@ -46,6 +31,11 @@ class Storage:
     offset: int | None
     big_endian: bool
     stored_bits: int
+
+    @property
+    def signature(self) -> tuple[int, bool, int]:
+        """Bits that count, whether signed, bits of a word."""
+        return self.stored_bits, self.signed, self.bits
 
     @property
     def dtype(self) -> np.dtype:
@@ -133,17 +123,16 @@ def plane_affine(position: tuple[float, ...], orientation: tuple[float, ...], sp
 
     Errors: FormatError where the two directions are not unit vectors at right angles.
     """
-    along, down = np.array(orientation[:3]), np.array(orientation[3:])
-    lengths = np.linalg.norm(along), np.linalg.norm(down)
-    if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(along @ down) > 0.05:
+    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
+    across, downward = sqrt(a * a + b * b + c * c), sqrt(d * d + e * e + f * f)
+    if min(across, downward) < 0.9 or max(across, downward) > 1.1 or abs(a * d + b * e + c * f) > 0.05:
         raise FormatError("a DICOM image whose row and column directions are not at right angles",
                           expected="two perpendicular unit vectors", remedy="export the series again")
-    along, down = along / lengths[0], down / lengths[1]
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = along * spacing_mm[1], down * spacing_mm[0]
-    affine[:3, 2] = np.cross(along, down) * thickness_mm
-    affine[:3, 3] = position
-    return affine
+    a, b, c, d, e, f = a / across, b / across, c / across, d / downward, e / downward, f / downward
+    row, column = spacing_mm
+    (x, y, z), t = position, thickness_mm
+    return np.array([[a * column, d * row, (b * f - c * e) * t, x], [b * column, e * row, (c * d - a * f) * t, y],
+                     [c * column, f * row, (a * e - b * d) * t, z], [0.0, 0.0, 0.0, 1.0]])
 
 
 def _placed(position, orientation, spacing, thickness) -> np.ndarray | None:

@@ -32,11 +32,19 @@ def load(frames: Sequence[Frame], notes: list[Note], *, threads: int = 4) -> np.
         raise UnsupportedError("a series that mixes colour, grey or inverted images", expected="one kind",
                                remedy="choose one series (--series)")
     colour = frames[0].storage.photometric in _COLOUR
-    stored = _stored(frames, 3 if colour else 1, threads)
+    inverted = frames[0].storage.photometric == "MONOCHROME1"
+    alike = len({f.storage.dtype.newbyteorder("=") for f in frames}) == 1
+    if alike and not colour and all(f.storage.offset is not None for f in frames):
+        exact = not inverted and fits_int16(frames)
+        stored = _direct(frames, threads, exact=exact)
+        if exact:
+            return stored
+    else:
+        stored = _through_codecs(frames, 3 if colour else 1, threads)
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise SignalError("NaN or infinite values in a DICOM image", expected="finite values only",
                           remedy="export it again")
-    if any(frame.storage.photometric == "MONOCHROME1" for frame in frames):
+    if inverted:
         stored = _inverted(stored, frames[0].storage)
         notes.append(Note("inverted", "MONOCHROME1 images were inverted, so that high values are bright.", "info"))
     return stored if colour else rescale(stored, np.array([f.slope for f in frames]),
@@ -82,23 +90,57 @@ def _inverted(stored: np.ndarray, storage: Storage) -> np.ndarray:
     return (np.array(2**storage.stored_bits - 1, dtype=stored.dtype) - stored).astype(stored.dtype)
 
 
-def _stored(frames: Sequence[Frame], channels: int, threads: int) -> np.ndarray:
-    """Stored values ``[frame, channel, y, x]`` in native byte order."""
-    height, width = frames[0].storage.shape
-    dtypes = {frame.storage.dtype.newbyteorder("=") for frame in frames}
-    direct = all(frame.storage.offset is not None for frame in frames) and channels == 1 and len(dtypes) == 1
-    if direct:
-        volume = np.empty((len(frames), 1, height, width), dtype=dtypes.pop())
-        _each(lambda i: _read_into(frames[i], volume[i, 0]), len(frames), threads)
-        _swap(volume, frames)
-        return _without_high_bits(volume, frames)
+def _direct(frames: Sequence[Frame], threads: int, *, exact: bool) -> np.ndarray:
+    """Uncompressed grey pixels straight into the array, where ``exact`` rescaled while each plane is in the cache."""
+    dtype = frames[0].storage.dtype.newbyteorder("=")
+    volume = np.empty((len(frames), 1, *frames[0].storage.shape), dtype=dtype)
+
+    def work(index: int) -> None:
+        plane, frame = volume[index, 0], frames[index]
+        _read_into(frame, plane)
+        if frame.storage.big_endian:
+            plane.byteswap(inplace=True)
+        _clear_high_bits(plane, frame.storage.stored_bits)
+        if exact:
+            _whole(plane, int(frame.slope), int(frame.intercept))
+
+    with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(work, range(len(frames))):
+            continue
+    return volume.view(np.int16) if exact else volume
+
+
+def fits_int16(frames: Sequence[Frame]) -> bool:
+    """Whether every value that the stored bits can hold is an int16 after a whole-number rescale, in 16-bit words."""
+    for storage, slope, intercept in {(f.storage.signature, f.slope, f.intercept) for f in frames}:
+        bits, signed, size = storage
+        lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        ends = (slope * lowest + intercept, slope * highest + intercept)
+        if (size != 16 or not slope.is_integer() or not intercept.is_integer() or min(ends) < -(2**15)
+                or max(ends) >= 2**15):
+            return False
+    return len({(f.slope, f.intercept) for f in frames}) == 1
+
+
+def _clear_high_bits(plane: np.ndarray, bits: int) -> None:
+    """Bits above BitsStored do not belong to the pixel (old files keep overlays there)."""
+    spare = 8 * plane.dtype.itemsize - bits
+    if spare and plane.dtype.kind == "u":
+        if plane.max() >= 2**bits:
+            np.bitwise_and(plane, 2**bits - 1, out=plane)
+    elif spare and (plane.min() < -(2 ** (bits - 1)) or plane.max() >= 2 ** (bits - 1)):
+        np.right_shift(np.left_shift(plane, spare, out=plane), spare, out=plane)
+
+
+def _through_codecs(frames: Sequence[Frame], channels: int, threads: int) -> np.ndarray:
+    """Stored values ``[frame, channel, y, x]``."""
     files: dict[Path, list[int]] = {}
     for index, frame in enumerate(frames):
         files.setdefault(frame.storage.path, []).append(index)
     decoded: list[np.ndarray | None] = [None] * len(frames)
     for index, pixels in _decoded(frames, list(files.values()), threads):
         decoded[index] = pixels
-    return _gathered(decoded, channels, (height, width))
+    return _gathered(decoded, channels, frames[0].storage.shape)
 
 
 def _gathered(decoded: list[np.ndarray | None], channels: int, shape: tuple[int, int]) -> np.ndarray:
@@ -109,12 +151,6 @@ def _gathered(decoded: list[np.ndarray | None], channels: int, shape: tuple[int,
                               remedy="the file is damaged: export it again")
         planes.append(pixels.transpose(2, 0, 1) if channels > 1 else pixels[None])
     return np.stack(planes)
-
-
-def _each(work, count: int, threads: int) -> None:
-    with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1, max(count, 1))) as pool:
-        for _ in pool.map(work, range(count)):
-            continue
 
 
 def _read_into(frame: Frame, plane: np.ndarray) -> None:
@@ -129,26 +165,6 @@ def _read_into(frame: Frame, plane: np.ndarray) -> None:
                 raise FormatError("a cut-off DICOM file", expected=f"{plane.nbytes} bytes of pixels in each frame",
                                   remedy="copy it again")
             done += read
-
-
-def _swap(volume: np.ndarray, frames: Sequence[Frame]) -> None:
-    if volume.dtype.itemsize > 1:
-        for plane, frame in zip(volume, frames, strict=True):
-            if frame.storage.big_endian:
-                plane.byteswap(inplace=True)
-
-
-def _without_high_bits(volume: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
-    """Bits above BitsStored do not belong to the pixel (old files keep overlays there)."""
-    bits = max(frame.storage.stored_bits for frame in frames)
-    spare = 8 * volume.dtype.itemsize - bits
-    if spare == 0:
-        return volume
-    if volume.dtype.kind == "u":
-        return volume if volume.max() < 2**bits else np.bitwise_and(volume, 2**bits - 1, out=volume)
-    if volume.min() >= -(2 ** (bits - 1)) and volume.max() < 2 ** (bits - 1):
-        return volume
-    return np.right_shift(np.left_shift(volume, spare, out=volume), spare, out=volume)
 
 
 def _decoded(frames: Sequence[Frame], groups: list[list[int]], threads: int) -> list[tuple[int, np.ndarray]]:

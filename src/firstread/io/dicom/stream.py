@@ -1,0 +1,22 @@
+"""A file whose reads take no more memory than the file has bytes, whatever length a damaged element claims."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+_SMALL = 1 << 20
+
+
+class BoundedReader(io.BufferedReader):
+    """``open(path, "rb")`` with reads cut at the end of the file before memory is taken."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _SMALL:
+            size = max(0, min(size, self.size - self.tell()))
+        return super().read(size)
