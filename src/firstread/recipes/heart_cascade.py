@@ -32,7 +32,7 @@ from firstread.reconstruct.problem import Problem, problem_of
 
 SUMMARY = "learned reconstruction of undersampled heart cines"
 SEED = 0
-STEPS = (600, 800, 800)  # of the parts of the training
+STEPS = (600, 800)  # of the parts of the training
 SNRS = (8.0, 80.0), (20.0, 100.0)
 SIZE, FRAMES, COLUMNS = 96, 12, 24
 
@@ -168,10 +168,10 @@ def _turned(cine: Complex[Tensor, "time y x"], way: int) -> Complex[Tensor, "tim
 
 
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
-    """Train in three parts and write ``heart-cascade.safetensors``; interrupted, the same call continues.
+    """Train in two parts and write ``heart-cascade.safetensors``; interrupted, the same call continues.
 
-    The first (modulus, noisier) ends half-way through its learning-rate schedule; the others (mean PSNR, less noise) go
-    on from the averaged weights of the part before. steps: of all together; data: not used, nothing is mixed in.
+    The first (modulus, noisier) ends half-way through its learning-rate schedule; the second (mean PSNR, less noise)
+    goes on from its averaged weights. steps: of both together; data: not used, nothing is mixed in.
     """
     from safetensors.torch import save_file
 
@@ -184,7 +184,7 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
         weight_decay=1e-5, averaging=0.99, every=50)
     net = network().to(device)
     net.load_state_dict(begun.state_dict(), strict=False)
-    for part in (1, 2):
+    for part in range(1, len(STEPS)):
         shown = sum(counts[:part])
         fit(net, lambda step, shown=shown: example(key, shown + step, SNRS[1]).to(device), second_loss,
             steps=counts[part], seed=SEED, checkpoint=output / f"part{part}.pt", learning_rate=1.5e-3, warmup=20,
