@@ -202,6 +202,15 @@ def test_tiles_equal_the_whole_for_a_convolution_away_from_window_borders():
     assert torch.allclose(one, network(volume), atol=1e-5)
 
 
+@pytest.mark.slow
+def test_tiles_equal_monais_sliding_window():
+    inferers = pytest.importorskip("monai.inferers")
+    torch.manual_seed(0)
+    network, volume = nn.Conv3d(1, 2, 5, padding=2), torch.randn(1, 1, 20, 40, 34)
+    theirs = inferers.sliding_window_inference(volume, (16, 16, 16), 4, network, overlap=0.25, mode="gaussian")
+    assert torch.allclose(tiled(network, volume, window=(16, 16, 16), overlap=0.25), theirs, atol=1e-6)
+
+
 def test_tiles_refuse_what_does_not_fit():
     for wrong in ({"window": (4,)}, {"window": (4, 4), "overlap": 1.0}, {"window": (4, 4), "at_once": 0}):
         with pytest.raises(SettingError):

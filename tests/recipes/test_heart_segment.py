@@ -68,12 +68,12 @@ def test_folder_without_patients(tmp_path):
 
 @pytest.mark.slow
 def test_the_recipe_makes_a_weight_that_the_chain_reads_and_resumes(tmp_path):
-    heart_segment.train(tmp_path, "cpu", 2, None)
+    heart_segment.train(tmp_path, "cpu", 1, None)
     first = (tmp_path / "heart-sax.safetensors").read_bytes()
     weight = load(tmp_path / "heart-sax.safetensors")
     assert len(networks_of(weight)) == weight.card["members"] == heart_segment.MEMBERS
     (tmp_path / "member2.pt").unlink()
-    heart_segment.train(tmp_path, "cpu", 2, None)
+    heart_segment.train(tmp_path, "cpu", 1, None)
     assert (tmp_path / "heart-sax.safetensors").read_bytes() == first
     with pytest.raises(SettingError, match="simulation alone"):
         heart_segment.train(tmp_path, "cpu", 2, tmp_path)
