@@ -145,7 +145,8 @@ Made by `python -m firstread.recipes.evidence_real_kspace FOLDER`. Single images
 along y by Schlemper's rule with {centre} centre lines, five random masks per acceleration (heart: one per image).
 Errors are of magnitudes over the whole image against the fully sampled root sum of squares; the peak of PSNR and SSIM
 is the largest value of the reference. Cells: mean [lowest, highest] over images and masks. Coil maps are estimated
-from the undersampled data. Regularization is each stage's default, chosen on phantoms.
+from the undersampled data. Regularization is each stage's default, chosen on phantoms (a few weights were looked at on
+two of these images before).
 
 ## Brain, 16 coils, 96 x 96 (real multi-coil k-space, retrospectively undersampled)
 

@@ -25,7 +25,8 @@ def estimate_sensitivities(kspace: KSpace, *, calibration_lines: int = 32) -> Co
     times = mask.sum(dim=1, keepdim=True)
     mean = kspace.data.sum(dim=1, keepdim=True) / times.clamp_min(1)
     for axis in kspace.fourier_axes:
-        mean = mean * _window(times > 0, axis, kspace.data.shape[DIMENSION[axis]], calibration_lines, mean)
+        through = _through_centre(times > 0, [a for a in kspace.fourier_axes if a != axis])
+        mean = mean * _window(through, axis, kspace.data.shape[DIMENSION[axis]], calibration_lines, mean)
     low = ifft(mean, kspace.fourier_axes)
     magnitude = low.abs().square().sum(dim=2, keepdim=True).sqrt()
     if not bool((magnitude.detach().flatten(1).amax(dim=1) > 0).all()):
@@ -55,6 +56,14 @@ def _window(measured: Bool[Tensor, "batch 1 1 mz my mx"], axis: str, size: int, 
     k = (torch.arange(size, dtype=like.real.dtype, device=like.device) - size // 2).abs()
     window = torch.where(k < half, torch.cos(0.5 * torch.pi * k / half).square(), torch.zeros_like(k))
     return window.reshape(-1, *[1] * (-dim - 1))
+
+
+def _through_centre(measured: Bool[Tensor, "batch 1 1 mz my mx"], axes: list[str]) -> Bool[Tensor, "batch 1 1 _ _ _"]:
+    """The samples whose frequency along ``axes`` is zero."""
+    for axis in axes:
+        dim = DIMENSION[axis]
+        measured = measured.narrow(dim, measured.shape[dim] // 2, 1)
+    return measured
 
 
 def _reach(line: Bool[Tensor, " n"]) -> int:
