@@ -101,7 +101,7 @@ def test_groups_and_images_are_means_over_their_subjects():
     tested = results(2, 10)
     del tested.rows[0]["image"]["zero-filled"]
     rows = image_rows(tested)
-    assert [(row["name"], row["count"]) for row in rows] == [("zero-filled", 9), ("**ours**", 10)]
+    assert [(row["name"], row["count"]) for row in rows] == [("zero-filled", 9), ("**this chain**", 10)]
     calibration = calibrate_on(results(0, 60), 0.9, {})
     found = groups(tested, ConformalIntervals(calibration=calibration)(tested.point(), tested.members()))
     assert {row["name"]: row["count"] for row in found} == {"dilated": 5, "normal": 5}
