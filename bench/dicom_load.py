@@ -2,8 +2,8 @@
 
 ``python bench/dicom_load.py [-o bench/results]`` writes the series (200 slices of 512² uncompressed, JPEG 2000 and RLE;
 5,000 slices of 256²) to a temporary folder, loads each with every tool in a process of its own and writes
-``dicom_load.md``. Seconds are the median of the repetitions after one to warm the file cache; imports are shown apart.
-Every tool's array is compared with pydicom's.
+``dicom_load.md``. Seconds are the least of the repetitions after one to warm the file cache (other work only adds);
+imports are shown apart. Every tool's array is compared with pydicom's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.one[0], Path(arguments.one[1]), arguments.repeat)))
         return
     rows = []
+    arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         for job in arguments.jobs:
             folder = Path(temporary) / job
@@ -51,8 +51,7 @@ def main() -> None:
             for tool in arguments.tools:
                 rows.append((job, tool, run_apart(tool, folder, repeat, arguments.threads)))
                 print(*rows[-1], flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "dicom_load.md").write_text(report(rows, arguments), encoding="utf-8")
+                (arguments.output / "dicom_load.md").write_text(report(rows, arguments), encoding="utf-8")
 
 
 def write_series(folder: Path, count: int, size: int, syntax: str | None) -> None:
@@ -153,7 +152,7 @@ def measure(tool: str, folder: Path, repeat: int) -> dict:
             break
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sums = [float(np.abs(array[:, row].astype(np.float64)).sum()) for row in (0, array.shape[1] // 3, -1)]
-    return {"import_s": imports, "wall_s": statistics.median(wall), "cpu_s": statistics.median(cpu), "peak_mb": peak,
+    return {"import_s": imports, "wall_s": min(wall), "cpu_s": min(cpu), "peak_mb": peak,
             "dtype": str(array.dtype), "shape": array.shape, "sums": sorted(sums)}
 
 
@@ -170,7 +169,7 @@ def run_apart(tool: str, folder: Path, repeat: int, threads: int) -> dict:
 def report(rows: list, arguments: argparse.Namespace) -> str:
     """Ratios are seconds over Firstread's of the same job."""
     lines = ["# DICOM series to an array", "",
-             f"`python bench/dicom_load.py --repeat {arguments.repeat} --threads {arguments.threads}` on "
+             f"`python bench/dicom_load.py --jobs {' '.join(arguments.jobs)} --repeat {arguments.repeat}` on "
              f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; load average "
              f"{os.getloadavg()[0]:.1f} (above the number of cores, wall-clock seconds mean little: read the ratio of "
              "CPU seconds). Files in the cache, each tool in its own process. Ratios are over Firstread's: above one "
