@@ -129,6 +129,12 @@ def consensus() -> Contract:
     return Contract(Consensus(), {"labels": soft_heart()})
 
 
+def harden() -> Contract:
+    from firstread.analyze.consensus import Harden
+
+    return Contract(Harden(), {"labels": soft_heart()})
+
+
 def cardiac_function() -> Contract:
     from firstread.measure.cardiac import CardiacFunction
 
@@ -138,7 +144,7 @@ def cardiac_function() -> Contract:
 def conformal_intervals() -> Contract:
     from firstread.trust.intervals import Calibration, ConformalIntervals, Quantity
 
-    calibration = Calibration(0.9, 3, "three numbers", {"LVEF": Quantity(2.0, 1.5, 99, "%")})
+    calibration = Calibration(0.9, 3, "three numbers", {"LVEF": Quantity(-2.0, 2.0, 1.5, 99, "%")})
     return Contract(ConformalIntervals(calibration=calibration),
                     {"point": numbers(60.0), "members": numbers(58.0, 60.0, 63.0)})
 
@@ -152,6 +158,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Cascade": cascade,
     "Segment": segment,
     "Consensus": consensus,
+    "Harden": harden,
     "CardiacFunction": cardiac_function,
     "ConformalIntervals": conformal_intervals,
 }

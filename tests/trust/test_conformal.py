@@ -47,20 +47,33 @@ def test_hits_fall_in_the_band_as_often_as_stated():
     low, high = conformal.coverage_band(40, 60, 0.9)
     inside = 0
     for _ in range(3000):
-        quantile = conformal.conformal_quantile(torch.rand(40, generator=generator), 0.9)
-        share = (torch.rand(60, generator=generator) <= quantile).double().mean().item()
-        inside += low <= share <= high
-    exact = stats.betabinom(60, 37, 4)
+        lower, upper = conformal.equal_tails(torch.rand(40, generator=generator), 0.9)
+        tests = torch.rand(60, generator=generator)
+        inside += low <= ((tests >= lower) & (tests <= upper)).double().mean().item() <= high
+    exact = stats.betabinom(60, 37, 4)  # between the 2nd and the 39th of 40
     expected = exact.cdf(round(high * 60)) - exact.cdf(round(low * 60) - 1)
     assert expected >= 0.95
     assert inside / 3000 == pytest.approx(expected, abs=0.012)
 
 
 def test_band_by_hand():
-    """One calibration score at level one half: the hits of two tests are uniform on 0, 1, 2."""
-    law = stats.betabinom(2, 1, 1)
-    assert [law.pmf(i) for i in range(3)] == pytest.approx([1 / 3] * 3)
-    assert conformal.coverage_band(1, 2, 0.5, confidence=0.9) == (0.0, 1.0)
+    """Between the first and the third of three scores: the hits of one test are 1 with probability one half."""
+    law = stats.betabinom(1, 2, 2)
+    assert [law.pmf(i) for i in range(2)] == pytest.approx([0.5] * 2)
+    assert conformal.coverage_band(3, 1, 0.5, confidence=0.9) == (0.0, 1.0)
+
+
+def test_each_tail_holds_its_half():
+    """Errors with a bias and a skew: what falls short and what falls beyond are both the nominal 5 %."""
+    generator = torch.Generator().manual_seed(9)
+    below, above = [], []
+    for _ in range(300):
+        errors = 3 + torch.rand(199 + 500, generator=generator).log().neg()
+        lower, upper = conformal.equal_tails(errors[:199], 0.9)
+        below.append((errors[199:] < lower).double().mean().item())
+        above.append((errors[199:] > upper).double().mean().item())
+    assert sum(below) / 300 == pytest.approx(0.05, abs=0.005)
+    assert sum(above) / 300 == pytest.approx(0.05, abs=0.005)
 
 
 def test_normalized_intervals_cover_heteroscedastic_errors():
@@ -70,9 +83,10 @@ def test_normalized_intervals_cover_heteroscedastic_errors():
         spread = torch.rand(2 * n, generator=generator) * 5
         truth = (0.3 + spread) * torch.randn(2 * n, generator=generator)
         value = torch.zeros(2 * n)
-        q = conformal.conformal_quantile(conformal.normalized_scores(truth[:n], value[:n], spread[:n], 0.5), 0.9)
-        half = q * (spread[n:] + 0.5)
-        shares.append(conformal.covered(truth[n:], -half, half).double().mean().item())
+        errors = conformal.normalized_errors(truth[:n], value[:n], spread[:n], 0.5)
+        lower, upper = conformal.equal_tails(errors, 0.9)
+        scale = spread[n:] + 0.5
+        shares.append(conformal.covered(truth[n:], lower * scale, upper * scale).double().mean().item())
     assert sum(shares) / len(shares) == pytest.approx(181 / 201, abs=0.008)
 
 
@@ -98,7 +112,7 @@ def test_bad_numbers_are_refused():
     with pytest.raises(SignalError, match="NaN"):
         conformal.conformal_quantile(torch.tensor([math.nan] * 20), 0.9)
     with pytest.raises(SettingError, match="floor"):
-        conformal.normalized_scores(torch.ones(1), torch.ones(1), torch.zeros(1), 0.0)
+        conformal.normalized_errors(torch.ones(1), torch.ones(1), torch.zeros(1), 0.0)
     for level in (0.0, 1.0, 90.0):
         with pytest.raises(SettingError, match="level"):
             conformal.smallest_calibration(level)

@@ -12,8 +12,8 @@ from firstread.core.stage import Chain
 from firstread.trust.coverage import coverage_table
 from firstread.trust.intervals import Calibration, ConformalIntervals, Quantity, calibrate
 
-CALIBRATION = Calibration(0.9, 3, "simulation", {"LVEF": Quantity(2.0, 1.5, 100, "%"),
-                                                 "LVEDV": Quantity(1.5, 3.0, 100, "mL")})
+CALIBRATION = Calibration(0.9, 3, "simulation", {"LVEF": Quantity(-2.0, 2.0, 1.5, 100, "%"),
+                                                 "LVEDV": Quantity(-1.5, 1.5, 3.0, 100, "mL")})
 
 
 def measured(values, unit="%", name="LVEF"):
@@ -45,6 +45,15 @@ def test_interval_is_value_plus_minus_quantile_times_spread_and_floor():
     assert found["LVEF"].value is point["LVEF"].value
     assert found["LVEF"].level == 0.9 and found["LVEF"].calibrated_on == "simulation"
     assert "ensemble of 3" in found["LVEF"].method and "marginal" in found["LVEF"].method
+
+
+def test_an_interval_reaches_further_to_the_side_of_the_errors_and_keeps_the_value():
+    point = measured([60.0])
+    members = ensemble(point, [[59.0, 60.0, 61.0]])
+    for lower, upper, wanted in ((-1.0, 3.0, (57.5, 67.5)), (1.0, 3.0, (60.0, 67.5)), (-3.0, -1.0, (52.5, 60.0))):
+        calibration = replace(CALIBRATION, quantities={"LVEF": Quantity(lower, upper, 1.5, 100, "%")})
+        found = ConformalIntervals(calibration=calibration)(point, members)["LVEF"]
+        assert (found.lower.item(), found.upper.item()) == pytest.approx(wanted)
 
 
 def test_members_are_found_by_subject_not_by_order():
@@ -104,8 +113,8 @@ def test_calibration_leaves_out_and_counts_what_was_not_measured():
 
 
 def test_too_small_a_calibration_set_says_how_many_are_needed():
-    with pytest.raises(SettingError, match=r"8 usable cases.*9 or more"):
-        calibrate(*world(0, 8), level=0.9, calibrated_on="a world")
+    with pytest.raises(SettingError, match=r"18 usable cases.*19 or more"):
+        calibrate(*world(0, 18), level=0.9, calibrated_on="a world")
     with pytest.raises(SettingError, match="two or more members"):
         point, _, truth = world(0, 20)
         calibrate(point, point, truth, level=0.9, calibrated_on="a world")

@@ -183,7 +183,7 @@ def draw_right(draws: Draws, plane: Plane, size: Size, left: Left) -> Right:
     overload, late = draws.chance(0.22), size.contraction > 0.5
     relaxed = torch.where(overload, draws.uniform(28, 62), draws.uniform(16, 40))
     emptying = torch.where(overload, draws.uniform(0.05, 0.4), draws.uniform(0.2, 0.75))
-    top = torch.where(late, draws.uniform(-4, 20), draws.uniform(-14, 7))
+    top = torch.where(late, draws.uniform(-4, 32), draws.uniform(-14, 9))
     share = (plane.depth_mm - top) / (size.length * draws.uniform(0.68, 1.02) - top).clamp(min=20)
     taper = bullet(share, draws.uniform(1.0, 2.6))
     depth = relaxed * (1 - size.contraction * emptying) * taper

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from firstread.acquire.slices_anatomy import Heart, Plane
-from firstread.acquire.slices_draws import Draws, Number, inside, paint
+from firstread.acquire.slices_draws import Draws, Number, inside, paint, slope_corrected, wrap_angle
 
 
 def tissue(draws: Draws, low: Number, high: Number, *, wild: Tensor) -> Tensor:
@@ -110,10 +110,35 @@ AROUND_THE_BASE = (
 )
 
 
+# Bearing from the middle of the septum (anterior positive), its spread, half the angle that it spans, reach beyond the
+# left ventricle in mm: what lies flush against the septum where the right ventricle has ended.
+AGAINST_THE_SEPTUM = (
+    (-0.55, 0.3, (0.45, 1.0), (14, 55)),  # right atrium
+    (0.85, 0.3, (0.35, 0.8), (8, 36)),    # outflow tract
+)
+
+
+def _against_the_septum(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Tensor,
+                        muscle: Tensor) -> Tensor:
+    """Right atrium and outflow tract as two lobes that lean on the left ventricle, ``reach (1 - |v|^p)^q``."""
+    there, pixel = heart.right.above.float() * draws.chance(0.6), plane.spacing_mm
+    for bearing, spread, spans, reaches in AGAINST_THE_SEPTUM:
+        v = wrap_angle(plane.psi - draws.normal(spread, mean=bearing)) / draws.uniform(*spans)
+        bell = 1 - v.abs() ** draws.uniform(1.8, 5)
+        bell = torch.where(bell > 0, bell.clamp(min=1e-6) ** draws.uniform(0.4, 0.8), bell.clamp(min=-1.5))
+        lobe = draws.uniform(*reaches) * bell + draws.uniform(0, 2) * draws.smooth(6)
+        off = slope_corrected(plane.radius - heart.left.reach.clamp(min=8) - lobe, pixel)
+        seen, wall = there * draws.chance(0.9), draws.uniform(0.3, 3)
+        image = paint(image, inside(off - wall, 1.5 * pixel) * seen, muscle * draws.uniform(0.6, 1.5))
+        image = paint(image, inside(off, 1.5 * pixel) * seen, blood * draws.uniform(0.75, 1.15))
+    return image
+
+
 def draw_vessels(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Tensor, muscle: Tensor) -> Tensor:
     """Atria, aortic root and outflow tracts near the base: bright, round, and labelled nothing."""
     wide = 1.5 * plane.spacing_mm
     outer = heart.left.outer_radius.amax(1, keepdim=True)
+    image = _against_the_septum(draws, image, plane, heart, blood=blood, muscle=muscle)
     near = (plane.depth_mm < draws.uniform(0, 16)).float()
     for bearing, spread, distance, sizes, instead, probability in AROUND_THE_BASE:
         angle, size, squeeze = draws.normal(spread, mean=bearing), draws.uniform(*sizes), draws.uniform(0.65, 1.0)

@@ -1,4 +1,4 @@
-"""One hard segmentation out of several soft ones."""
+"""Hard labels out of soft ones: of every member by itself, and of all together."""
 
 from __future__ import annotations
 
@@ -29,13 +29,34 @@ class Consensus(Stage):
         self.clean = clean
 
     def forward(self, labels: SoftLabels) -> HardLabels:
-        merged = average_draws(labels)
-        hard = merged.harden()
-        if not self.clean:
-            return hard
-        cleaned = clean_up(hard.data[:, :, 0].long())
-        kept = merged.data.detach().gather(2, cleaned.unsqueeze(2))
-        return replace(hard, data=cleaned.unsqueeze(2).to(torch.uint8), top_probability=kept)
+        return harden(average_draws(labels), clean=self.clean)
+
+
+class Harden(Stage):
+    """The most probable class of every row by itself, cleaned up in 3D as :class:`Consensus` does. Not differentiable.
+
+    So that the members of an ensemble are measured as their consensus is.
+    """
+
+    result: ClassVar[str] = "labels.hard"
+    differentiable = False
+
+    def __init__(self, *, clean: bool = True) -> None:
+        super().__init__()
+        self.clean = clean
+
+    def forward(self, labels: SoftLabels) -> HardLabels:
+        return harden(labels, clean=self.clean)
+
+
+def harden(labels: SoftLabels, *, clean: bool) -> HardLabels:
+    """The most probable class of every voxel; ``clean``: with :func:`clean_up`."""
+    hard = labels.harden()
+    if not clean:
+        return hard
+    cleaned = clean_up(hard.data[:, :, 0].long())
+    kept = labels.data.detach().gather(2, cleaned.unsqueeze(2))
+    return replace(hard, data=cleaned.unsqueeze(2).to(torch.uint8), top_probability=kept)
 
 
 def average_draws(labels: SoftLabels) -> SoftLabels:

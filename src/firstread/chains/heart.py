@@ -1,8 +1,8 @@
 """The heart chain: a short-axis cine, or the raw signal of one, to cardiac phenotypes with intervals.
 
     kspace ─┬▶ zero_filled
-            └▶ image ─▶ labels.members ─▶ labels ─▶ phenotypes.point ───┐
-                              └──────────▶ phenotypes.members ─▶ phenotypes
+            └▶ image ─▶ labels.members ─┬▶ labels ─▶ phenotypes.point ─────────────┐
+                                        └▶ labels.hard ─▶ phenotypes.members ─▶ phenotypes
 
 The segmentation is a small ensemble: its members are draws of one subject, measured one by one, and their spread
 scales the calibrated intervals.
@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from firstread.analyze.consensus import Consensus
+from firstread.analyze.consensus import Consensus, Harden
 from firstread.analyze.segment import Segment
 from firstread.core.errors import FormatError
 from firstread.core.provenance import weights_hash
@@ -65,7 +65,8 @@ def measurement(phase: Phase | None = None, calibration: Calibration | None = No
         return (function,)
     of_members = CardiacFunction(phase=phase, warn=False)
     return (function.using(writes="phenotypes.point"),
-            of_members.using(reads={"labels": "labels.members"}, writes="phenotypes.members"),
+            Harden().using(reads={"labels": "labels.members"}),
+            of_members.using(reads={"labels": "labels.hard"}, writes="phenotypes.members"),
             ConformalIntervals(calibration=calibration).using(
                 reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes="phenotypes"))
 

@@ -1,8 +1,8 @@
-"""Short-axis heart segmentation trained on random hearts alone (``heart-sax``).
+"""Short-axis heart segmentation trained on simulated hearts alone (``heart-sax``).
 
-A trunk is trained once; the members of the ensemble are branches of it, each trained on with other random hearts and
-a learning rate that rises again first. They share the trunk, so their spread is smaller than that of independent
-networks.
+A trunk is trained once, on random hearts. The members of the ensemble are branches of it, each trained on with other
+random hearts and, as half of every batch, slices of the beating phantom, reconstructed as a scan would be; the
+learning rate rises again first. They share the trunk, so their spread is smaller than that of independent networks.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from firstread.learn.losses import dice_cross_entropy
 from firstread.learn.prefetch import Prefetched
 from firstread.nets.unet import UNet
 from firstread.ops.neighbours import with_neighbours
+from firstread.recipes.heart_cines import PhantomSlices, store_all
 
 NAME = "heart-sax"
 SUMMARY = "short-axis heart segmentation, from simulated slices alone"
 CLASSES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 WIDTHS = (16, 32, 64, 128, 128)
-SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 4500, 360
+SEED, MEMBERS, TRUNK_STEPS, BRANCH_STEPS = 1, 3, 4500, 1200
+CINES = 48  # subjects of the beating phantom
 
 Batches = Callable[[int], Any]
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -51,6 +53,17 @@ class RandomHearts:
         return with_neighbours(images, keep=coin[0] > 0.25, turned=coin[1] > 0.5), labels.flatten(0, 1)
 
 
+class HeartsAndCines:
+    """Batch number to (images, labels): 8 slices of random hearts, 8 of the phantom's reconstructed cines."""
+
+    def __init__(self, folder: Path, *, seed: int) -> None:
+        self.parts = RandomHearts(seed=seed, subjects=2), PhantomSlices(folder, seed=seed)
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        images, labels = zip(*(part(number) for part in self.parts), strict=True)
+        return torch.cat(images), torch.cat(labels)
+
+
 def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
     """Cross entropy and soft Dice of one batch, on the device that the model is on."""
     device = next(model.parameters()).device
@@ -59,7 +72,7 @@ def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
 
 
 def branch(start: nn.Module, out: Path, device: str, *, member: int, batches: Batches, loss: Loss, steps: int,
-           learning_rate: float = 7e-4) -> nn.Module:
+           learning_rate: float = 1.2e-3) -> nn.Module:
     """A copy of ``start`` trained on as member number ``member``."""
     network_ = network().to(device)
     network_.load_state_dict(start.state_dict())
@@ -80,10 +93,12 @@ def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
     trunk = fit(network().to(device), Prefetched(RandomHearts(seed=SEED), last=count), loss, steps=count, seed=SEED,
                 learning_rate=2e-3, checkpoint=out / "trunk.pt")
     after = max(1, count * BRANCH_STEPS // TRUNK_STEPS)
-    members = [branch(trunk, out, device, member=member, batches=RandomHearts(seed=SEED + 1 + member), loss=loss,
-                      steps=after) for member in range(MEMBERS)]
+    cines = store_all(out / "cines", count=max(1, count * CINES // TRUNK_STEPS))
+    members = [branch(trunk, out, device, member=member, batches=HeartsAndCines(cines, seed=SEED + 1 + member),
+                      loss=loss, steps=after) for member in range(MEMBERS)]
     save(out, NAME, members, {"summary": SUMMARY, "recipe": "heart_segment", "seed": SEED,
-                              "images_shown": 16 * (count + MEMBERS * after), "data": "random hearts alone"})
+                              "images_shown": 16 * (count + MEMBERS * after),
+                              "data": "random hearts and the beating phantom alone"})
 
 
 def save(out: Path, name: str, members: Sequence[nn.Module], card: dict[str, Any]) -> None:

@@ -56,7 +56,8 @@ def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
         raise SettingError(f"no data for {NAME}", expected="the folder of Sunnybrook's patients", remedy="give --data")
     slices, count = read_slices(data, held_out=False), steps or STEPS
     members = [branch(start, out, device, member=member, batches=mixed(slices, seed=SEED + 100 + member), loss=loss,
-                      steps=count) for member, start in enumerate(networks_of(load("heart-sax")))]
+                      steps=count, learning_rate=7e-4)
+               for member, start in enumerate(networks_of(load("heart-sax")))]
     save(out, NAME, members, {"summary": SUMMARY, "recipe": "heart_segment_sunnybrook", "seed": SEED,
                               "data": f"random hearts; Sunnybrook (CC0), {len({s.patient for s in slices})} patients, "
                                       f"{len(slices)} slices, left cavity only"})

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstread import acquire
 from firstread.acquire.coils import LoopCoils
 from firstread.acquire.heart import LABEL_NAMES, heart_subject
 from firstread.acquire.heart_population import Family
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import VariableDensity
+from firstread.analyze.consensus import Harden
 from firstread.chains.heart import reconstruction, segmentation
 from firstread.core.case import Case
 from firstread.core.geometry import Grid
@@ -50,8 +52,12 @@ class Scanner:
     snr: float = 30.0
 
     def label(self) -> str:
-        """Short text that differs where any setting does."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        """Short text that differs where any setting or the simulation's code does."""
+        made = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
+        for file in sorted(Path(acquire.__file__).parent.glob("*.py")):
+            if not file.name.startswith("slices"):  # those train the segmentation
+                made.update(file.read_bytes())
+        return made.hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +125,8 @@ class Reader:
         for network in stages[0].networks:
             network.to(memory_format=torch.channels_last)  # the same numbers up to rounding, in half the time
         measuring = (CardiacFunction().using(reads={"labels": "labels"}, writes="phenotypes.point"),
-                     CardiacFunction(warn=False).using(reads={"labels": "labels.members"}, writes="phenotypes.members"))
+                     Harden().using(reads={"labels": "labels.members"}),
+                     CardiacFunction(warn=False).using(reads={"labels": "labels.hard"}, writes="phenotypes.members"))
         return cls(Chain(*reconstruction()), Chain(*stages, *measuring), len(stages[0].networks))
 
     def label(self, half: Chain) -> str:

@@ -1,9 +1,11 @@
 """Split conformal prediction: intervals whose coverage holds for any distribution, from held-out errors.
 
-With n exchangeable calibration scores, the interval at their k-th smallest, ``k = ceil((n + 1) level)``, covers a new
-case with probability ``level`` or more, on average over calibration sets. Given one calibration set, the coverage of
-continuous scores is Beta(k, n + 1 - k), so hits among m test cases are beta-binomial.
-Sources: Papadopoulos 2002, Vovk 2012, Lei 2018 (normalized scores).
+With n exchangeable calibration scores, a new one lies at or below their k-th smallest, ``k = ceil((n + 1) level)``,
+with probability ``level`` or more, on average over calibration sets. An interval with a quantile of its own on each
+side (equal tails) need not be symmetric: where a method errs to one side, it reaches further to the other. Given one
+calibration set, the coverage between the r-th and the s-th smallest of continuous scores is Beta(s - r, n + 1 - s + r),
+so hits among m test cases are beta-binomial.
+Sources: Papadopoulos 2002, Vovk 2012, Lei 2018 (normalized scores), Romano 2019 (tails apart).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from firstread.core.errors import SettingError, SignalError
 
 
 def smallest_calibration(level: float) -> int:
-    """The smallest n for which an interval of this level exists, ``ceil((n + 1) level) <= n``.
+    """The smallest n for which a bound of this level exists, ``ceil((n + 1) level) <= n``.
 
     >>> smallest_calibration(0.9), smallest_calibration(0.95)
     (9, 19)
@@ -37,7 +39,7 @@ def rank(count: int, level: float) -> int:
     """
     _check_level(level)
     if count < smallest_calibration(level):
-        raise SettingError(f"{count} calibration cases for intervals at level {level}",
+        raise SettingError(f"{count} calibration cases for a bound at level {level}",
                            expected=f"{smallest_calibration(level)} or more",
                            remedy="calibrate on more cases, or lower the level")
     return math.ceil((count + 1) * level - 1e-9)
@@ -57,26 +59,39 @@ def conformal_quantile(scores: Float[Tensor, " n"], level: float) -> float:
     return float(scores.sort().values[rank(scores.numel(), level) - 1])
 
 
-def normalized_scores(truth: Float[Tensor, " n"], value: Float[Tensor, " n"], spread: Float[Tensor, " n"],
+def normalized_errors(truth: Float[Tensor, " n"], value: Float[Tensor, " n"], spread: Float[Tensor, " n"],
                       floor: float) -> Float[Tensor, " n"]:
-    """Error in units of the expected one, ``|y - yhat| / (spread + floor)``.
+    """Signed error in units of the expected one, ``(y - yhat) / (spread + floor)``.
 
     ``floor`` (unit of y, above zero) keeps a case with no spread from having an interval of no width; it must not be
     chosen by the errors of the calibration cases.
 
-    >>> normalized_scores(torch.tensor([10.0]), torch.tensor([13.0]), torch.tensor([1.0]), 0.5).item()
-    2.0
+    >>> normalized_errors(torch.tensor([10.0]), torch.tensor([13.0]), torch.tensor([1.0]), 0.5).item()
+    -2.0
     """
     if not floor > 0:
         raise SettingError(f"a floor of {floor}", expected="above zero",
                            remedy="take the finest difference that matters")
-    return (truth - value).abs() / (spread + floor)
+    return (truth - value) / (spread + floor)
+
+
+def equal_tails(errors: Float[Tensor, " n"], level: float) -> tuple[float, float]:
+    """Bounds that leave ``(1 - level) / 2`` or less on each side: conformal quantiles of ``errors`` and ``-errors``.
+
+    Raises SettingError where there are fewer than ``smallest_calibration((1 + level) / 2)``, SignalError for NaN.
+
+    >>> equal_tails(torch.arange(-5.0, 34.0), 0.9)
+    (-4.0, 32.0)
+    """
+    tail = (1 + level) / 2
+    return -conformal_quantile(-errors, tail), conformal_quantile(errors, tail)
 
 
 def coverage_band(calibration: int, test: int, level: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """The central band in which the share of ``test`` cases covered falls if calibration and test are exchangeable.
 
-    Beta-binomial with ``a = k, b = n + 1 - k``; both tails hold at most ``(1 - confidence) / 2``.
+    For intervals of equal tails: beta-binomial with ``a = 2k - (n + 1), b = n + 1 - a``, where ``k`` is the rank of a
+    tail; both tails of the band hold at most ``(1 - confidence) / 2``.
 
     >>> coverage_band(100, 200, 0.9)
     (0.82, 0.96)
@@ -84,8 +99,8 @@ def coverage_band(calibration: int, test: int, level: float, *, confidence: floa
     from scipy.stats import betabinom
 
     _check_level(confidence)
-    k = rank(calibration, level)
-    law = betabinom(test, k, calibration + 1 - k)
+    between = 2 * rank(calibration, (1 + level) / 2) - (calibration + 1)
+    law = betabinom(test, between, calibration + 1 - between)
     tail = (1 - confidence) / 2
     return float(law.ppf(tail)) / test, float(law.isf(tail)) / test
 

@@ -39,7 +39,7 @@ def coverage_table(intervals: Phenotypes, truth: Mapping[str, Float[Tensor, " ba
     >>> from firstread.core.records import Phenotype, Rows
     >>> from firstread.trust.intervals import Quantity
     >>> lvef = Phenotype(torch.tensor([60.0, 50.0]), "%", torch.tensor([55.0, 45.0]), torch.tensor([65.0, 55.0]), 0.9)
-    >>> calibration = Calibration(0.9, 3, "an example", {"LVEF": Quantity(2.0, 1.0, 100, "%")})
+    >>> calibration = Calibration(0.9, 3, "an example", {"LVEF": Quantity(-2.0, 2.0, 1.0, 100, "%")})
     >>> [row] = coverage_table(Phenotypes(Rows.subjects(2), {"LVEF": lvef}), {"LVEF": torch.tensor([61.0, 58.0])},
     ...                        calibration)
     >>> row.share, row.width

@@ -15,7 +15,7 @@ from torch import Tensor
 from firstread.core.errors import ChainError, FormatError, InputError, SettingError
 from firstread.core.records import Note, Phenotype, Phenotypes, Rows
 from firstread.core.stage import Stage
-from firstread.trust.conformal import conformal_quantile, normalized_scores, smallest_calibration
+from firstread.trust.conformal import equal_tails, normalized_errors, smallest_calibration
 
 FLOORS: Mapping[str, float] = {"mL": 3.0, "%": 1.5, "g": 4.0, "L/min": 0.2, "mm": 0.3, "1/min": 1.0}
 """Added to the spread, by unit: about half of what two careful readers differ by. Fixed before any calibration."""
@@ -23,9 +23,10 @@ FLOORS: Mapping[str, float] = {"mL": 3.0, "%": 1.5, "g": 4.0, "L/min": 0.2, "mm"
 
 @dataclass(frozen=True)
 class Quantity:
-    """How one phenotype's interval is made: half width = ``quantile * (spread + floor)``; from ``count`` cases."""
+    """How one phenotype's interval is made: ``lower`` and ``upper`` times ``spread + floor``; from ``count`` cases."""
 
-    quantile: float
+    lower: float
+    upper: float
     floor: float
     count: int
     unit: str
@@ -48,7 +49,7 @@ class Calibration:
 
     @property
     def method(self) -> str:
-        return f"normalized split conformal over an ensemble of {self.members}; marginal per phenotype"
+        return f"normalized split conformal, equal tails, over an ensemble of {self.members}; marginal per phenotype"
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -69,8 +70,8 @@ class Calibration:
     def from_json(cls, data: Any) -> Calibration:
         """From parsed JSON; FormatError where fields are missing or of another kind."""
         try:
-            quantities = {name: Quantity(float(q["quantile"]), float(q["floor"]), int(q["count"]), str(q["unit"]))
-                          for name, q in data["quantities"].items()}
+            quantities = {name: Quantity(float(q["lower"]), float(q["upper"]), float(q["floor"]), int(q["count"]),
+                                         str(q["unit"])) for name, q in data["quantities"].items()}
             return cls(float(data["level"]), int(data["members"]), str(data["calibrated_on"]), quantities,
                        dict(data.get("weights", {})), dict(data.get("excluded", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -81,14 +82,17 @@ class Calibration:
 class ConformalIntervals(Stage):
     """Adds intervals to the ``point`` phenotypes from those of the ensemble's ``members``.
 
-        interval = value ± quantile * (sd over members + floor),  clipped to what is possible (>= 0; % also <= 100)
+        [value + lower * scale, value + upper * scale],  scale = sd over members + floor
+
+    It reaches at least to the value itself and is clipped to what is possible (>= 0; % also <= 100). Where the
+    calibration cases were measured too low, it reaches further up than down.
 
     point: one row per subject; members: one row per subject and draw (a draw is a member of the ensemble). Phenotypes
     that were not calibrated, or whose spread is unknown, keep their value without an interval, and a note names them.
     The intervals have no gradient. Errors: ChainError where the members are not the calibrated number of each subject.
 
     >>> from firstread.core.records import Rows
-    >>> calibration = Calibration(0.9, 2, "an example", {"LVEF": Quantity(2.0, 1.0, 99, "%")})
+    >>> calibration = Calibration(0.9, 2, "an example", {"LVEF": Quantity(-2.0, 2.0, 1.0, 99, "%")})
     >>> point = Phenotypes(Rows.subjects(), {"LVEF": Phenotype(torch.tensor([60.0]), "%")})
     >>> members = replace(point.draws(2), values={"LVEF": Phenotype(torch.tensor([59.0, 61.0]), "%")})
     >>> found = ConformalIntervals(calibration=calibration)(point, members)["LVEF"]
@@ -117,14 +121,15 @@ class ConformalIntervals(Stage):
                 bare.append(name)
                 continue
             value = phenotype.value.detach()
-            half = quantity.quantile * (spread.to(value) + quantity.floor)
-            if not bool(torch.isfinite(half).any()):
+            scale = spread.to(value) + quantity.floor
+            if not bool(torch.isfinite(scale).any()):
                 bare.append(name)
                 continue
             top = 100.0 if phenotype.unit == "%" else float("inf")
-            values[name] = replace(phenotype, lower=(value - half).clamp(0.0, top),
-                                   upper=(value + half).clamp(0.0, top), level=self.calibration.level,
-                                   method=self.calibration.method, calibrated_on=self.calibration.calibrated_on)
+            values[name] = replace(phenotype, lower=(value + min(quantity.lower, 0.0) * scale).clamp(0.0, top),
+                                   upper=(value + max(quantity.upper, 0.0) * scale).clamp(0.0, top),
+                                   level=self.calibration.level, method=self.calibration.method,
+                                   calibrated_on=self.calibration.calibrated_on)
         made = replace(point, values=values)
         note = Note("no_interval", f"No interval was calibrated for {', '.join(bare)}.", "info")
         return made.noted(note) if bare else made
@@ -151,11 +156,11 @@ def member_spread(phenotype: Phenotype | None, owner: Tensor) -> Float[Tensor, "
 def calibrate(point: Phenotypes, members: Phenotypes, truth: Mapping[str, Float[Tensor, " batch"]], *, level: float,
               calibrated_on: str, weights: Mapping[str, str] | None = None,
               floors: Mapping[str, float] = FLOORS) -> Calibration:
-    """Split conformal calibration of every phenotype that has a truth, one quantile each.
+    """Split conformal calibration of every phenotype that has a truth, one quantile on each side.
 
     truth: the true value of each row of ``point``, by phenotype; calibration cases must have trained nothing.
     floors: by unit. A case that could not be measured, or without truth (NaN), is left out and counted. Raises
-    SettingError where fewer cases remain than the level needs (9 at 90 %).
+    SettingError where fewer cases remain than the level needs (19 at 90 %).
     """
     subjects = len(point.rows.subject)
     if subjects == 0 or len(members.rows.subject) % subjects or len(members.rows.subject) < 2 * subjects:
@@ -173,13 +178,14 @@ def calibrate(point: Phenotypes, members: Phenotypes, truth: Mapping[str, Float[
                                remedy=f"leave {name} out of the truth ({phenotype.reason or 'no members'})")
         value, true = phenotype.value.detach().double(), true.double()
         usable = torch.isfinite(value) & torch.isfinite(spread) & torch.isfinite(true)
-        if usable.sum() < smallest_calibration(level):
+        least = smallest_calibration((1 + level) / 2)
+        if usable.sum() < least:
             raise SettingError(f"{int(usable.sum())} usable cases to calibrate {name} at level {level}",
-                               expected=f"{smallest_calibration(level)} or more",
+                               expected=f"{least} or more",
                                remedy="calibrate on more cases, or lower the level")
         floor = floors[phenotype.unit]
-        scores = normalized_scores(true[usable], value[usable], spread[usable], floor)
-        quantities[name] = Quantity(conformal_quantile(scores, level), floor, int(usable.sum()), phenotype.unit)
+        errors = normalized_errors(true[usable], value[usable], spread[usable], floor)
+        quantities[name] = Quantity(*equal_tails(errors, level), floor, int(usable.sum()), phenotype.unit)
         if not usable.all():
             excluded[name] = int((~usable).sum())
     return Calibration(level, count, calibrated_on, quantities, dict(weights or {}), excluded)
