@@ -67,7 +67,7 @@ def test_images_are_compared_with_the_truth_after_one_scale():
 
 
 def test_calibrated_intervals_cover_and_the_report_says_so(tmp_path):
-    calibration = calibrate_on(results(0, 60), 0.9, {"segment": "0123"})
+    calibration = calibrate_on(results(0, 60), 0.9, {"segment": "0123"}, "k-space")
     assert set(calibration.quantities) == set(UNITS) and calibration.weights == {"segment": "0123"}
     reader = subjects.Reader(Chain(), Chain(ZeroFilled()), 3)
     report(tmp_path, results(1, 80), calibration, SMALL, reader, command="the command", status="Not final.")
@@ -87,7 +87,7 @@ def test_calibrated_intervals_cover_and_the_report_says_so(tmp_path):
 
 
 def test_what_a_subject_lacks_is_left_out_and_counted(tmp_path):
-    calibration = calibrate_on(results(0, 60), 0.9, {})
+    calibration = calibrate_on(results(0, 60), 0.9, {}, "images")
     tested = results(1, 20)
     tested.rows[3]["point"]["RVEF"] = None
     tested.rows[4]["members"][0]["RVEF"] = None
@@ -97,12 +97,31 @@ def test_what_a_subject_lacks_is_left_out_and_counted(tmp_path):
     assert data["agreement"]["analytic truth"]["RVEF"]["subjects"] == 19
 
 
+def test_images_are_reported_apart(tmp_path):
+    calibration = calibrate_on(results(0, 60), 0.9, {"segment": "0123"}, "images")
+    report(tmp_path, results(1, 20), calibration, SMALL, subjects.Reader(Chain(), Chain(), 3), command="c", status="",
+           source="images")
+    text = (tmp_path / "heart-images.md").read_text()
+    assert text.startswith("# From images to") and "coils" not in text and "Rician" in text
+    assert calibration.calibrated_on.endswith("from images")
+
+
+def test_a_scanned_image_has_the_noise_of_its_snr():
+    made = subjects.simulate(SMALL, "test", 0)
+    noisy = subjects.scanned(SMALL, made, 0)[0, :, 0]
+    assert torch.equal(noisy, subjects.scanned(SMALL, made, 0)[0, :, 0])
+    bright = made.magnitude > made.magnitude.max() / 2  # where Rician noise is nearly normal
+    sd = (noisy - made.magnitude)[bright].std().item()
+    level = made.magnitude[made.magnitude > 0.1 * made.magnitude.max()].mean().item()
+    assert sd == pytest.approx(level / SMALL.snr / 2**0.5, rel=0.2)
+
+
 def test_groups_and_images_are_means_over_their_subjects():
     tested = results(2, 10)
     del tested.rows[0]["image"]["zero-filled"]
     rows = image_rows(tested)
     assert [(row["name"], row["count"]) for row in rows] == [("zero-filled", 9), ("**this chain**", 10)]
-    calibration = calibrate_on(results(0, 60), 0.9, {})
+    calibration = calibrate_on(results(0, 60), 0.9, {}, "images")
     found = groups(tested, ConformalIntervals(calibration=calibration)(tested.point(), tested.members()))
     assert {row["name"]: row["count"] for row in found} == {"dilated": 5, "normal": 5}
     error = [row["point"]["LVEF"] - row["truth"]["LVEF"] for row in tested.rows[1::2]]

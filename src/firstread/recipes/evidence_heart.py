@@ -3,8 +3,10 @@
     python -m firstread.recipes.evidence_heart -o docs/evidence --subjects 200 --workers 2 --cache FOLDER
 
 The subjects of the calibration family make the default intervals ``heart-intervals.json``; those of the test family are
-read with them. Every subject's steps are stored in the cache: kill it, run it again, and it goes on. ``--until`` stops
-after a step, so that phantoms can be drawn before weights are final; ``--minutes`` reports on what is done by then.
+read with them. With ``--images`` the same subjects are read from their fully sampled images instead, for
+``heart-intervals-images.json``. Every subject's steps are stored in the cache: kill it, run it again, and it goes on.
+``--until`` stops after a step, so that phantoms can be drawn before weights are final; ``--minutes`` reports on what is
+done by then.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import torch
 from firstread.acquire.heart_population import Family
 from firstread.core.errors import FirstreadError, InputError
 from firstread.recipes import heart_subjects as subjects
-from firstread.recipes.heart_tables import Results, calibrate_on, report
+from firstread.recipes.heart_tables import Results, Source, calibrate_on, report
 from firstread.reconstruct.iterative import CGSense, TemporalTV
 from firstread.trust.intervals import Calibration
 
@@ -45,6 +47,7 @@ class Job:
     weights: str | None
     until: str
     classical: int
+    images: bool = False
 
     def run(self, family: Family, index: int) -> Path | None:
         """All steps of one subject that are not stored yet; the file of the last, None where ``until`` ends earlier."""
@@ -53,24 +56,28 @@ class Job:
         if not scan.is_file():
             subjects.save(scan, subjects.simulate(self.scanner, family, index))
         made = subjects.load(scan)
-        if family == "test" and index < self.classical and not rivals.is_file():
+        if family == "test" and index < self.classical and not self.images and not rivals.is_file():
             errors = subjects.classical_errors(made, [CGSense(), TemporalTV()])
             subjects.write_text(rivals, json.dumps(errors))
         if self.until == STEPS[0]:
             return None
         reader = subjects.Reader.build(self.weights)
-        picture = self.cache / f"{stem}-{reader.label(reader.reconstruct)}.image.npz"
-        if not picture.is_file():
+        source = "images" if self.images else reader.label(reader.reconstruct)
+        picture = self.cache / f"{stem}-{source}.image.npz"
+        if not self.images and not picture.is_file():
             image, errors = subjects.reconstructed(reader, made)
             subjects.write_array(picture, image=image.numpy(), errors=np.array(json.dumps(errors)))
         if self.until == STEPS[1]:
             return None
-        both = reader.label(reader.reconstruct) + reader.label(reader.measure)
-        numbers = self.cache / f"{stem}-{both}.json"
+        numbers = self.cache / f"{stem}-{source}{reader.label(reader.measure)}.json"
         if not numbers.is_file():
-            with np.load(picture) as stored:
-                image, errors = torch.from_numpy(stored["image"]), json.loads(str(stored["errors"]))
-            if rivals.is_file():
+            if self.images:
+                image = subjects.scanned(self.scanner, made, subjects.FIRST_SEED[family] + index)
+                errors = {subjects.OURS: subjects.image_errors(made.as_image(image), made.magnitude)}
+            else:
+                with np.load(picture) as stored:
+                    image, errors = torch.from_numpy(stored["image"]), json.loads(str(stored["errors"]))
+            if not self.images and rivals.is_file():
                 errors |= json.loads(rivals.read_text(encoding="utf-8"))
             begun = time.process_time()
             found = subjects.measured(reader, made, image) | {"image": errors, "index": index, "family": family}
@@ -129,22 +136,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no subject after that, and report")
     parser.add_argument("--intervals", type=Path, help="where the calibration goes (default: the default weights)")
+    parser.add_argument("--images", action="store_true", help="read the fully sampled images, not the k-space")
     parser.add_argument("--status", default="", help="a sentence put on top, for tables that are not final")
     asked = parser.parse_args(argv)
     try:
         if not asked.cache.is_dir():
             raise InputError(f"no folder {asked.cache.name}", expected="a folder for --cache", remedy="make it first")
-        job = Job(asked.cache, subjects.Scanner(), asked.weights, asked.until, asked.classical)
+        job = Job(asked.cache, subjects.Scanner(), asked.weights, asked.until, asked.classical, asked.images)
         found = run_all(job, in_turn(asked.calibration, asked.subjects), asked.workers, asked.minutes)
         if asked.until != STEPS[-1]:
             return 0
         reader = subjects.Reader.build(asked.weights)
-        calibration: Calibration = calibrate_on(found["calibration"], LEVEL, reader.weights())
-        calibration.save(asked.intervals or WEIGHTS / "heart-intervals.json")
+        source: Source = "images" if asked.images else "k-space"
+        weights = reader.weights(images=asked.images)
+        calibration: Calibration = calibrate_on(found["calibration"], LEVEL, weights, source)
+        calibration.save(asked.intervals or WEIGHTS / f"heart-intervals{'-images' if asked.images else ''}.json")
         command = "python -m firstread.recipes.evidence_heart " + shlex.join(
             ["-o", "docs/evidence", "--subjects", str(asked.subjects), "--calibration", str(asked.calibration),
-             "--workers", str(asked.workers), "--cache", "FOLDER"])
-        report(asked.output, found["test"], calibration, job.scanner, reader, command=command, status=asked.status)
+             "--workers", str(asked.workers), "--cache", "FOLDER", *(["--images"] if asked.images else [])])
+        report(asked.output, found["test"], calibration, job.scanner, reader, command=command, status=asked.status,
+               source=source)
     except FirstreadError as error:
         print(f"evidence_heart: {error}", file=sys.stderr)
         return 2

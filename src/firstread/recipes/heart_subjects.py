@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from firstread.acquire.coils import LoopCoils
 from firstread.acquire.heart import LABEL_NAMES, heart_subject
 from firstread.acquire.heart_population import Family
 from firstread.acquire.mri import Encode
+from firstread.acquire.noise import signal_level
 from firstread.acquire.sampling import VariableDensity
 from firstread.analyze.consensus import Harden
 from firstread.chains.heart import reconstruction, segmentation
@@ -69,6 +71,10 @@ class Simulated:
     magnitude: Tensor
     truth: dict[str, float]
     pathology: str
+
+    def as_image(self, data: Tensor) -> Image:
+        """``data`` as the cine of this subject."""
+        return Image(self.kspace.rows, data, self.kspace.grid, self.kspace.times_s, self.kspace.cycle_s)
 
 
 def simulate(scanner: Scanner, family: Family, index: int) -> Simulated:
@@ -134,9 +140,10 @@ class Reader:
         steps = [f"{s.name} {s.settings()} {weights_hash(s)}" for s in half.steps]
         return hashlib.sha256("\n".join(steps).encode()).hexdigest()[:8]
 
-    def weights(self) -> dict[str, str]:
-        """Hash of each stage that has weights."""
-        found = {s.name: weights_hash(s) for half in (self.reconstruct, self.measure) for s in half.steps}
+    def weights(self, *, images: bool = False) -> dict[str, str]:
+        """Hash of each stage that has weights; images: of those alone that images pass through."""
+        halves = (self.measure,) if images else (self.reconstruct, self.measure)
+        found = {s.name: weights_hash(s) for half in halves for s in half.steps}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -146,6 +153,14 @@ def reconstructed(reader: Reader, made: Simulated) -> tuple[Tensor, dict[str, di
         case = reader.reconstruct(Case({"kspace": made.kspace}))
     return case["image"].data, {OURS: image_errors(case["image"], made.magnitude),
                                 ZERO_FILLED: image_errors(case["zero_filled"], made.magnitude)}
+
+
+def scanned(scanner: Scanner, made: Simulated, index: int) -> Tensor:
+    """The fully sampled cine as a scanner would hand it out: magnitude with the noise of its SNR (Rician)."""
+    sd = signal_level(made.magnitude) / scanner.snr / math.sqrt(2)
+    generator = Key(index, "evidence images").generator()
+    real, imaginary = (sd * torch.randn(made.magnitude.shape, generator=generator) for _ in range(2))
+    return torch.hypot(made.magnitude + real, imaginary)[None, :, None]
 
 
 def classical_errors(made: Simulated, stages: Sequence[Stage]) -> dict[str, dict[str, float]]:
@@ -164,10 +179,8 @@ def image_errors(image: Image, true: Tensor) -> dict[str, float]:
 
 def measured(reader: Reader, made: Simulated, image: Tensor) -> dict[str, Any]:
     """Everything that the tables need of one subject, as plain numbers."""
-    kspace = made.kspace
-    record = Image(kspace.rows, image, kspace.grid, kspace.times_s, kspace.cycle_s)
     with torch.no_grad():
-        case = reader.measure(Case({"image": record}))
+        case = reader.measure(Case({"image": made.as_image(image)}))
     convention = CardiacFunction(warn=False)(made.labels)
     return {"pathology": made.pathology, "truth": made.truth, "convention": _numbers(convention, 0),
             "point": _numbers(case["phenotypes.point"], 0),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ VOLUMES = {"LVEDV": "mL", "LVESV": "mL", "LVSV": "mL", "LVEF": "%", "LVCO": "L/m
            "RVESV": "mL", "RVSV": "mL", "RVEF": "%"}
 UNITS = VOLUMES | {f"WT_AHA_{i}": "mm" for i in range(1, 17)} | {"WT_Global": "mm"}
 CLASSES = ("LV cavity", "LV myocardium", "RV cavity")
+Source = Literal["k-space", "images"]
 TEMPLATE = "heart_evidence.md.jinja"
 
 
@@ -60,38 +61,41 @@ class Results:
                                  for n, unit in UNITS.items()})
 
 
-def calibrate_on(results: Results, level: float, weights: dict[str, str]) -> Calibration:
+def calibrate_on(results: Results, level: float, weights: dict[str, str], source: Source) -> Calibration:
     """Intervals from the calibration family."""
-    about = f"simulation: {len(results.rows)} phantom hearts, from k-space"
+    about = f"simulation: {len(results.rows)} phantom hearts, from {source}"
     return calibrate(results.point(), results.members(), results.truth(), level=level, calibrated_on=about,
                      weights=weights)
 
 
 def report(folder: Path, results: Results, calibration: Calibration, scanner: Scanner, reader: Reader, *,
-           command: str, status: str) -> None:
-    """Write ``heart.md`` and ``heart.json``."""
+           command: str, status: str, source: Source = "k-space") -> None:
+    """Write ``heart.md`` and ``heart.json``, or ``heart-images.md`` and ``heart-images.json``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     intervals = ConformalIntervals(calibration=calibration)(results.point(), results.members())
     coverage = coverage_table(intervals, results.truth(), calibration)
     limits = {"analytic truth": limits_of_agreement(results, results.truth()),
               "the convention on noiseless masks": limits_of_agreement(results, results.convention())}
-    steps = [step for half in (reader.reconstruct, reader.measure) for step in half.steps]
+    halves = (reader.measure,) if source == "images" else (reader.reconstruct, reader.measure)
+    steps = [step for half in halves for step in half.steps]
+    stem = "heart-images" if source == "images" else "heart"
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined,
                        autoescape=False, keep_trailing_newline=True).get_template(TEMPLATE)  # Markdown, not HTML
     text = page.render(
-        status=status, subjects=len(results.rows), scanner=scanner, classes=CLASSES, units=UNITS, limits=limits,
+        status=status, source=source, stem=stem, subjects=len(results.rows), scanner=scanner, classes=CLASSES,
+        units=UNITS, limits=limits,
         calibrating=max(q.count for q in calibration.quantities.values()), level=calibration.level,
         warned=sum(bool(row["notes"]) for row in results.rows), images=image_rows(results), overlaps=overlaps(results),
         method=calibration.method, coverage=coverage, groups=groups(results, intervals), versions=versions(),
         chain=[(step.name, step.settings(), weights_hash(step)) for step in steps], command=command,
         cpu_seconds=mean_of(results.column(lambda row: row["cpu_seconds"])).value)
-    data = {"status": status, "scanner": asdict(scanner), "weights": reader.weights(), "versions": versions(),
+    data = {"status": status, "scanner": asdict(scanner), "weights": calibration.weights, "versions": versions(),
             "command": command, "coverage": [asdict(row) for row in coverage], "subjects": results.rows,
             "agreement": {t: {n: asdict(a) for n, a in rows.items()} for t, rows in limits.items()}}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "heart.md").write_text(text, encoding="utf-8")
-    (folder / "heart.json").write_text(json.dumps(_rounded(data)) + "\n", encoding="utf-8")
+    (folder / f"{stem}.md").write_text(text, encoding="utf-8")
+    (folder / f"{stem}.json").write_text(json.dumps(_rounded(data)) + "\n", encoding="utf-8")
 
 
 def mean_of(values: Float[Tensor, " n"], *, resamples: int = 2000, seed: int = 0) -> Estimate:
