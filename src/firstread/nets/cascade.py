@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float, Num
 from torch import Tensor, nn
 
 from firstread.core.errors import SettingError
-from firstread.ops.encoding import CartesianEncoding, combine
+from firstread.ops.encoding import CartesianEncoding, combine, measured_part
 from firstread.ops.fourier import fft, ifft
 from firstread.ops.solve import conjugate_gradient
 from firstread.ops.variation import minimize_total_variation
@@ -34,8 +34,8 @@ def consistent_kspace(predicted: Complex[Tensor, "*axes"], measured: Complex[Ten
     >>> consistent_kspace(k, y, m, torch.tensor(1.0)).real.tolist()
     [0.5, 0.0]
     """
-    share = mask if weight is None else mask / (1 + weight)
-    return predicted + share * (measured - predicted)
+    change = measured_part(measured, mask) - mask * predicted
+    return predicted + (change if weight is None else 1 / (1 + weight) * change)
 
 
 def data_consistency(image: Complex[Tensor, "batch time 1 z y x"], measured: Complex[Tensor, "batch time coil z y x"],

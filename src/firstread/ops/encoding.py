@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Complex, Num
@@ -21,7 +22,8 @@ class CartesianEncoding(LinearOp):
     sensitivities: coil maps ``S``, ``[batch, 1, coil, z, y, x]``; None stands for one coil of sensitivity 1.
     fourier_axes: the axes that ``F`` transforms.
 
-    Differentiable in image, sensitivities and mask. After Pruessmann et al. 1999.
+    Differentiable in image, sensitivities and mask; a binary mask that is being learned gets the gradient of
+    ``measured_part`` and ``squared``, which reaches the lines that were not measured. After Pruessmann et al. 1999.
 
     >>> mask = torch.ones(1, 1, 1, 1, 4, 1)
     >>> encoding = CartesianEncoding(mask=mask)
@@ -47,7 +49,7 @@ class CartesianEncoding(LinearOp):
 
     def adjoint(self, y: Complex[Tensor, "batch time coil z y x"]) -> Complex[Tensor, "batch time 1 z y x"]:
         """``Sᴴ Fᴴ M y``."""
-        image = ifft(self.mask * y, self.fourier_axes)
+        image = ifft(measured_part(y, self.mask), self.fourier_axes)
         if self.sensitivities is None:
             if image.shape[2] != 1:
                 raise SettingError(f"{image.shape[2]} coils without sensitivities", expected="one coil",
@@ -82,7 +84,7 @@ class CartesianEncoding(LinearOp):
         """The uncentred squared mask and maps, y last where only y is mixed; kept when no gradient is asked."""
         if self._kept is not None:
             return self._kept
-        mask, maps = uncentre(self.mask * self.mask, self._mixed), self.sensitivities
+        mask, maps = uncentre(squared(self.mask), self._mixed), self.sensitivities
         if self._last:
             mask = mask.transpose(-1, -2).contiguous()
             maps = None if maps is None else maps.transpose(-1, -2).contiguous()
@@ -97,6 +99,50 @@ class CartesianEncoding(LinearOp):
         if self.sensitivities is None:
             return peak
         return peak * float(self.sensitivities.detach().abs().square().sum(dim=2).max())
+
+
+def measured_part(y: Complex[Tensor, "*axes"], mask: Num[Tensor, "..."]) -> Complex[Tensor, "*axes"]:
+    """``M y``, of measurements ``y = M k``.
+
+    For a binary mask ``M y = y``. Where such a mask is being learned this is used before differentiating: the product
+    rule on ``M (M k)`` would give ``2 M k``, which is zero on every line that was not measured, where the effect of
+    measuring it is ``k``.
+
+    >>> mask = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 1, 2, 1).requires_grad_()
+    >>> k = torch.full((1, 1, 1, 1, 2, 1), 3.0, dtype=torch.complex64)
+    >>> measured_part(mask * k, mask).real.sum().backward()
+    >>> mask.grad.flatten().tolist()
+    [3.0, 3.0]
+    """
+    return _Measured.apply(y, mask.detach()) if _learned(mask) else mask * y
+
+
+def squared(mask: Num[Tensor, "*axes"]) -> Num[Tensor, "*axes"]:
+    """``M²``, the weight of each sample in least squares; ``M² = M`` is used before differentiating a learned mask.
+
+    >>> mask = torch.tensor([0.0, 1.0]).requires_grad_()
+    >>> squared(mask).sum().backward()
+    >>> mask.grad.tolist()
+    [1.0, 1.0]
+    """
+    return mask.clone() if _learned(mask) else mask * mask
+
+
+def _learned(mask: Tensor) -> bool:
+    """Whether a mask is binary and asks for a gradient."""
+    return mask.requires_grad and bool(((mask == 0) | (mask == 1)).all())
+
+
+class _Measured(torch.autograd.Function):
+    """The product with a mask, whose gradient goes to the measurements whole."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, mask: Tensor) -> Tensor:
+        return mask * y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
 
 
 def combine(kspace: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
