@@ -61,24 +61,24 @@ class CartesianEncoding(LinearOp):
         """``Sᴴ Fᴴ M² F S x`` without shifts, and transformed only along axes on which the mask varies.
 
         ``Fᴴ M² F`` is a circular convolution: it commutes with shifts, so the uncentred transform with the uncentred
-        mask gives the same; along an axis on which M is constant, F cancels. Frames go one by one, so that the coil
-        images of one frame stay in cache.
+        mask gives the same; along an axis on which M is constant, F cancels. Frames go one by one, lines along y made
+        contiguous, so that the coil images of one frame stay in cache.
         """
         mask, maps, conjugate = self._for_gram()
-        if self._last:
-            x = x.transpose(-1, -2).contiguous()
         steps = zip(x.split(1, dim=1), mask.expand(-1, x.shape[1], *[-1] * 4).split(1, dim=1), strict=True)
-        image = torch.cat([self._gram_of_frame(frame, m, maps, conjugate) for frame, m in steps], dim=1)
-        return image.transpose(-1, -2).contiguous() if self._last else image
+        return torch.cat([self._gram_of_frame(frame, m, maps, conjugate) for frame, m in steps], dim=1)
 
     def _gram_of_frame(self, x: Tensor, mask: Tensor, maps: Tensor | None, conjugate: Tensor | None) -> Tensor:
+        x = x.transpose(-1, -2).contiguous() if self._last else x
         coils = x if maps is None else maps * x
         if self._mixed:
             dims = (-1,) if self._last else dimensions(self._mixed)
-            coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=dims, norm="ortho") * mask, dim=dims, norm="ortho")
+            measured = torch.fft.fftn(coils, dim=dims, norm="ortho").mul_(mask)
+            coils = torch.fft.ifftn(measured, dim=dims, norm="ortho")
         else:
             coils = coils * mask
-        return coils if conjugate is None else (conjugate * coils).sum(dim=2, keepdim=True)
+        image = coils if conjugate is None else coils.mul_(conjugate).sum(dim=2, keepdim=True)
+        return image.transpose(-1, -2) if self._last else image
 
     def _for_gram(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The uncentred squared mask and maps, y last where only y is mixed; kept when no gradient is asked."""

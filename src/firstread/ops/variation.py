@@ -61,12 +61,14 @@ def minimize_total_variation(gram: Callable[[Tensor], Tensor], rhs: Num[Tensor, 
                            expected="one iteration or more, a bound above zero, one axis or more")
     step = 1.9 / bound
     dual_step = 0.25 / (step * len(dims))
-    x, p = rhs, [torch.zeros_like(rhs) for _ in dims]
+    x, p, back = rhs, [torch.zeros_like(rhs) for _ in dims], torch.zeros_like(rhs)
     for iteration in range(iterations):
-        w = x - step * (gram(x) - rhs)
-        corrected = w - step * _adjoint(p, dims)
-        p = _clip([q + dual_step * difference(corrected, dim) for q, dim in zip(p, dims, strict=True)], weight)
-        x = w - step * _adjoint(p, dims)
+        w = torch.sub(x, gram(x) - rhs, alpha=step)
+        corrected = torch.sub(w, back, alpha=step)
+        p = _clip([torch.add(q, difference(corrected, dim), alpha=dual_step) for q, dim in zip(p, dims, strict=True)],
+                  weight)
+        back = _adjoint(p, dims)
+        x = torch.sub(w, back, alpha=step)
         if report is not None:
             report(iteration, x)
     return x
@@ -82,9 +84,16 @@ def clip_magnitude(p: Num[Tensor, "*shape"], largest: Float[Tensor, "..."]) -> N
 
 
 def _clip(parts: Sequence[Tensor], largest: Tensor) -> list[Tensor]:
-    size = _length(parts)
-    scale = largest / torch.maximum(size, largest.clamp_min(torch.finfo(size.dtype).tiny))
+    """``p λ / sqrt(max(Σ |p|², λ²))``."""
+    square = sum(_square(p) for p in parts)
+    floor = largest.to(square.dtype).square().clamp_min(torch.finfo(square.dtype).tiny)
+    scale = largest / torch.maximum(square, floor).sqrt()
     return [p * scale for p in parts]
+
+
+def _square(p: Tensor) -> Tensor:
+    """``|p|²`` of complex numbers several times faster than by their absolute value."""
+    return torch.addcmul(p.real * p.real, p.imag, p.imag) if p.is_complex() else p * p
 
 
 def _length(parts: Sequence[Tensor]) -> Tensor:
