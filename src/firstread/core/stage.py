@@ -18,10 +18,12 @@ import inspect
 import re
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from firstread.core.case import Case
 from firstread.core.errors import AmbiguousRecordError, ChainError, MissingRecordError
@@ -43,6 +45,7 @@ class Stage(nn.Module):
     """One step: typed records in, one record out.
 
     result: the name that the record it makes gets in the case.
+    differentiable: False where no gradient passes from the result to parameters and input.
     """
 
     result: ClassVar[str] = ""
@@ -154,13 +157,42 @@ class Chain(nn.Module):
             known[stage.writes] = stage.makes
             last = stage.writes
 
-    def forward(self, case: Case | Record, samples: int = 1, watch: Callable[[Stage], None] | None = None) -> Case:
+    def stage(self, writes: str) -> Stage:
+        """The stage that writes the record ``writes`` (names of stages may repeat, those of results never do)."""
+        for stage in self.steps:
+            if stage.writes == writes:
+                return stage
+        raise MissingRecordError(f"no stage that writes {writes!r}", remedy="name the stage by its result",
+                                 expected=f"one of {[s.writes for s in self.steps]}")
+
+    def replacing(self, writes: str, stage: Stage) -> Chain:
+        """This chain with another stage in the place of the one that writes ``writes``; all others are shared."""
+        old = self.stage(writes)
+        return Chain(*(stage.using(writes=writes) if s is old else s for s in self.steps), inputs=self.inputs)
+
+    def sources(self, given: Mapping[str, type[Record]]) -> dict[str, tuple[str, ...]]:
+        """By result, the records that it is made of directly, for a case of the kinds ``given``."""
+        known, last = dict(given), None
+        made: dict[str, tuple[str, ...]] = {}
+        for stage in self.steps:
+            found = [_resolve(stage, argument, known, last) for argument in stage.arguments]
+            made[stage.writes] = tuple(name for name in found if name is not None)
+            known[stage.writes] = stage.makes
+            last = stage.writes
+        return made
+
+    def forward(self, case: Case | Record, samples: int = 1, watch: Callable[[Stage], None] | None = None,
+                recompute: Collection[str] = ()) -> Case:
         """Run all stages; ``samples=k`` draws k times from the first random stage on (rows.draw = 0 … k − 1).
 
         watch: called with each stage before it runs (progress).
+        recompute: results whose stages keep nothing for the gradient but run once more when it comes (checkpointing):
+            less memory, the same gradient.
         """
         if isinstance(case, Record):
             case = Case({default_name(type(case)): case})
+        for name in recompute:
+            self.stage(name)
         last: str | None = None
         drawn = samples == 1
         for stage in self.steps:
@@ -179,7 +211,8 @@ class Chain(nn.Module):
             if watch is not None:
                 watch(stage)
             started = time.perf_counter()
-            record = stage(**arguments)
+            again = stage.writes in recompute and torch.is_grad_enabled()
+            record = checkpoint(stage, use_reentrant=False, **arguments) if again else stage(**arguments)
             step = Step(stage.name, stage.settings(), weights_hash(stage) if not self.training else None,
                         time.perf_counter() - started, peak_memory_mb())
             if stage.writes in case:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int, floor: 
 def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Module, Any], Tensor], *, steps: int,
         checkpoint: Path, learning_rate: float = 1e-3, warmup: int = 100, weight_decay: float = 1e-4,
         averaging: float = 0.998, clip: float = 1.0, every: int = 200, seed: int = 0,
+        rates: Mapping[str, float] | None = None, accumulates: bool = False,
         stop: Callable[[int], bool] | None = None,
         report: Callable[[int, float], None] | None = None) -> nn.Module:
     """Train ``model`` in place and return it with averaged weights.
@@ -38,36 +39,43 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
     loss: model and batch to a scalar.
     checkpoint: written whole every ``every`` steps and at the end; where it exists, training goes on from it.
     averaging: decay of the exponential moving average of the weights, which is what is returned; zero for none.
-    clip: largest norm of the gradient. stop: asked after each step, ends the run early at a checkpoint.
+    clip: largest norm of the gradient, in each group of parameters of one learning rate.
+    rates: beginning of a parameter's name to the factor of its learning rate; others have the factor one.
+    accumulates: ``loss`` adds its gradient to the parameters' itself (as :func:`~firstread.learn.joint.accumulate`).
+    stop: asked after each step, ends the run early at a checkpoint.
     report: called with step and loss after each step, besides the progress bar.
 
-    AdamW with a cosine learning rate. Raises SignalError when the loss is no number, FormatError for a checkpoint of
-    other settings or of another model.
+    AdamW with a cosine learning rate. Modules whose parameters are all frozen stay in eval mode. Raises SignalError
+    when the loss is no number, FormatError for a checkpoint of other settings or of another model.
     """
     if steps < 1 or not 0 <= averaging < 1:
         raise SettingError(f"{steps} steps, averaging {averaging}", expected="one step or more, averaging in [0, 1)",
                            remedy="correct the settings")
     settings = {"steps": steps, "learning_rate": learning_rate, "warmup": warmup, "weight_decay": weight_decay,
-                "averaging": averaging, "clip": clip, "seed": seed}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+                "averaging": averaging, "clip": clip, "seed": seed, **({"rates": dict(rates)} if rates else {})}
+    groups = parameter_groups(model, rates or {})
+    optimizer = torch.optim.AdamW([{"params": chosen} for _, chosen in groups], lr=learning_rate,
+                                  weight_decay=weight_decay)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     first = _resume(checkpoint, settings, model, optimizer, average) if checkpoint.exists() else 0
-    model.train()
+    train_mode(model)
     with _progress() as progress:
         bar = progress.add_task("training", total=steps, completed=first, loss=float("nan"))
         last = first if first and stop is not None and stop(first) else steps  # a run that had ended stays ended
         for step in range(first, last):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, steps=steps, peak=learning_rate, warmup=warmup)
+            for (factor, _), group in zip(groups, optimizer.param_groups, strict=True):
+                group["lr"] = factor * learning_rate_at(step, steps=steps, peak=learning_rate, warmup=warmup)
+            optimizer.zero_grad(set_to_none=True)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed((seed << 32) + step)
                 value = loss(model, batches(step))
             if not torch.isfinite(value):
                 raise SignalError(f"a loss of {value.item()} at step {step}", expected="a finite number",
                                   remedy="lower the learning rate or look at this batch")
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            if not accumulates:
+                value.backward()
+            for _, chosen in groups:
+                nn.utils.clip_grad_norm_(chosen, clip)
             optimizer.step()
             _average(average, model, min(averaging, (step + 1) / (step + 10)))
             done = step + 1
@@ -82,6 +90,34 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
                 break
     model.load_state_dict(average)
     return model.eval()
+
+
+def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[tuple[float, list[nn.Parameter]]]:
+    """Parameters by the factor of their learning rate; of several beginnings that fit a name the longest counts.
+
+    >>> [(rate, len(group)) for rate, group in parameter_groups(nn.Linear(2, 1), {"bias": 10.0})]
+    [(1.0, 1), (10.0, 1)]
+    """
+    found: dict[float, list[nn.Parameter]] = {}
+    unused = set(rates)
+    for name, parameter in model.named_parameters():
+        fitting = [prefix for prefix in rates if name.startswith(prefix)]
+        unused -= set(fitting)
+        found.setdefault(float(rates[max(fitting, key=len)]) if fitting else 1.0, []).append(parameter)
+    if unused or min(found, default=0.0) < 0:
+        raise SettingError(f"learning rates for {sorted(unused) or sorted(found)}",
+                           expected="beginnings of parameter names, and factors of zero or more",
+                           remedy="correct `rates`")
+    return sorted(found.items(), key=lambda group: group[0])
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode, but for modules that hold frozen parameters only: no dropout, no running statistics there."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
 
 
 def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
