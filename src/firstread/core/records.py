@@ -217,3 +217,20 @@ class Risk(Record):
     """Log relative hazard (or another score that grows with risk), ``[batch]``."""
 
     value: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Features(Record):
+    """Numbers that describe each row (an image's noise, a network's last layer): ``[batch, feature]``, named."""
+
+    data: Float[Tensor, "batch feature"]
+    names: tuple[str, ...]
+
+    def __post_init__(self):
+        if len(self.names) != self.data.shape[1] or len(set(self.names)) != len(self.names):
+            raise SettingError(f"{len(self.names)} names ({len(set(self.names))} different) for "
+                               f"{self.data.shape[1]} features", expected="one name of its own for each feature",
+                               remedy="name every column of the data")
+
+    def __getitem__(self, name: str) -> Float[Tensor, " batch"]:
+        return self.data[:, self.names.index(name)]
