@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
-from firstread.core.records import Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
+from firstread.core.records import Features, Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
 from firstread.core.stage import Stage
+
+if TYPE_CHECKING:
+    from firstread.trust.scores import Scores
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 
@@ -75,6 +79,20 @@ def numbers(*values: float) -> Phenotypes:
     rows = Rows(torch.zeros(len(values), dtype=torch.int64), torch.zeros(len(values), dtype=torch.int64),
                 torch.arange(len(values)))
     return Phenotypes(rows, {"LVEF": found})
+
+
+def described(*values: float) -> Features:
+    """The SNR of one subject."""
+    return Features(Rows.subjects(1), torch.tensor([values], dtype=torch.float64), ("SNR",))
+
+
+def scores() -> Scores:
+    """Errors of 80 calibration cases at SNR 0 to 40."""
+    from firstread.trust.scores import Scores
+
+    errors = torch.randn(80, generator=torch.Generator().manual_seed(0)).double()
+    snr = torch.linspace(0, 40, 80).double()
+    return Scores({"LVEF": errors}, {"LVEF": 50 + errors}, {"LVEF": 1.5}, {"LVEF": "%"}, 3, "numbers", {"SNR": snr})
 
 
 def encode() -> Contract:
@@ -149,6 +167,30 @@ def conformal_intervals() -> Contract:
                     {"point": numbers(60.0), "members": numbers(58.0, 60.0, 63.0)})
 
 
+def plain_intervals() -> Contract:
+    from firstread.trust.intervals import Calibration, PlainIntervals, Quantity
+
+    calibration = Calibration(0.9, 0, "numbers", {"LVEF": Quantity(-2.0, 2.0, 1.5, 99, "%")})
+    return Contract(PlainIntervals(calibration=calibration), {"point": numbers(60.0)})
+
+
+def group_intervals() -> Contract:
+    from firstread.trust.mondrian import GroupIntervals, Groups, group_calibration
+
+    calibration = group_calibration(scores(), Groups("SNR", (20.0,), ("low", "high")), level=0.9)
+    return Contract(GroupIntervals(calibration=calibration), {"point": numbers(60.0), "features": described(12.0),
+                                                              "members": numbers(58.0, 60.0, 63.0)})
+
+
+def weighted_intervals() -> Contract:
+    from firstread.trust.weighted import WeightedIntervals, fit_ratio
+
+    made = scores()
+    ratio = fit_ratio(made.number("SNR")[:, None], made.number("SNR")[20:, None], ("SNR",))
+    return Contract(WeightedIntervals(scores=made, ratio=ratio, level=0.9),
+                    {"point": numbers(60.0), "members": numbers(58.0, 60.0, 63.0), "features": described(12.0)})
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "ZeroFilled": zero_filled,
@@ -161,4 +203,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Harden": harden,
     "CardiacFunction": cardiac_function,
     "ConformalIntervals": conformal_intervals,
+    "PlainIntervals": plain_intervals,
+    "GroupIntervals": group_intervals,
+    "WeightedIntervals": weighted_intervals,
 }

@@ -11,6 +11,7 @@ Sources: Papadopoulos 2002, Vovk 2012, Lei 2018 (normalized scores), Romano 2019
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -87,21 +88,30 @@ def equal_tails(errors: Float[Tensor, " n"], level: float) -> tuple[float, float
     return -conformal_quantile(-errors, tail), conformal_quantile(errors, tail)
 
 
+def coverage_law(calibration: int, test: int, level: float) -> Any:
+    """How many of ``test`` cases intervals of equal tails cover, given exchangeable cases: SciPy's beta-binomial.
+
+    ``a = 2k - (n + 1), b = n + 1 - a``, where ``k`` is the rank of a tail among n calibration cases.
+
+    >>> round(float(coverage_law(99, 100, 0.9).mean()), 6)
+    90.0
+    """
+    from scipy.stats import betabinom
+
+    between = 2 * rank(calibration, (1 + level) / 2) - (calibration + 1)
+    return betabinom(test, between, calibration + 1 - between)
+
+
 def coverage_band(calibration: int, test: int, level: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """The central band in which the share of ``test`` cases covered falls if calibration and test are exchangeable.
 
-    For intervals of equal tails: beta-binomial with ``a = 2k - (n + 1), b = n + 1 - a``, where ``k`` is the rank of a
-    tail; both tails of the band hold at most ``(1 - confidence) / 2``.
+    Both tails of the band hold at most ``(1 - confidence) / 2`` of :func:`coverage_law`.
 
     >>> coverage_band(100, 200, 0.9)
     (0.82, 0.96)
     """
-    from scipy.stats import betabinom
-
     _check_level(confidence)
-    between = 2 * rank(calibration, (1 + level) / 2) - (calibration + 1)
-    law = betabinom(test, between, calibration + 1 - between)
-    tail = (1 - confidence) / 2
+    law, tail = coverage_law(calibration, test, level), (1 - confidence) / 2
     return float(law.ppf(tail)) / test, float(law.isf(tail)) / test
 
 

@@ -12,13 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstread.core.errors import ChainError, FormatError, InputError, SettingError
-from firstread.core.records import Note, Phenotype, Phenotypes, Rows
+from firstread.core.errors import FormatError, InputError, SettingError
+from firstread.core.records import Note, Phenotypes
 from firstread.core.stage import Stage
-from firstread.trust.conformal import equal_tails, normalized_errors, smallest_calibration
-
-FLOORS: Mapping[str, float] = {"mL": 3.0, "%": 1.5, "g": 4.0, "L/min": 0.2, "mm": 0.3, "1/min": 1.0}
-"""Added to the spread, by unit: about half of what two careful readers differ by. Fixed before any calibration."""
+from firstread.trust.conformal import equal_tails, smallest_calibration
+from firstread.trust.scores import FLOORS, Scores, collect_scores, member_rows, member_spread
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class Calibration:
     """What split conformal calibration found, as stored in JSON.
 
     level: nominal coverage, per phenotype (marginal); members: size of the ensemble; calibrated_on: the data, in words;
-    weights: hash of each default weight that the calibrated chain used; excluded: cases left out, by phenotype.
+    weights: hash of each default weight that the calibrated chain used; excluded: cases left out, by phenotype; cases:
+    fingerprints of the calibration cases, where they were given.
     """
 
     level: float
@@ -46,9 +45,12 @@ class Calibration:
     quantities: Mapping[str, Quantity]
     weights: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
+    cases: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
+        if self.members == 0:
+            return "split conformal on the number alone, equal tails; marginal per phenotype"
         return f"normalized split conformal, equal tails, over an ensemble of {self.members}; marginal per phenotype"
 
     def save(self, path: Path) -> None:
@@ -73,7 +75,7 @@ class Calibration:
             quantities = {name: Quantity(float(q["lower"]), float(q["upper"]), float(q["floor"]), int(q["count"]),
                                          str(q["unit"])) for name, q in data["quantities"].items()}
             return cls(float(data["level"]), int(data["members"]), str(data["calibrated_on"]), quantities,
-                       dict(data.get("weights", {})), dict(data.get("excluded", {})))
+                       dict(data.get("weights", {})), dict(data.get("excluded", {})), tuple(data.get("cases", ())))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"a calibration without a valid {error}", expected="what Calibration.save writes",
                               remedy="calibrate again") from error
@@ -91,7 +93,7 @@ class ConformalIntervals(Stage):
     that were not calibrated, or whose spread is unknown, keep their value without an interval, and a note names them.
     The intervals have no gradient. Errors: ChainError where the members are not the calibrated number of each subject.
 
-    >>> from firstread.core.records import Rows
+    >>> from firstread.core.records import Phenotype, Rows
     >>> calibration = Calibration(0.9, 2, "an example", {"LVEF": Quantity(-2.0, 2.0, 1.0, 99, "%")})
     >>> point = Phenotypes(Rows.subjects(), {"LVEF": Phenotype(torch.tensor([60.0]), "%")})
     >>> members = replace(point.draws(2), values={"LVEF": Phenotype(torch.tensor([59.0, 61.0]), "%")})
@@ -111,81 +113,113 @@ class ConformalIntervals(Stage):
 
     def forward(self, point: Phenotypes, members: Phenotypes) -> Phenotypes:
         owner = member_rows(point.rows, members.rows, self.calibration.members)
-        values, bare = dict(point.values), []
-        for name, phenotype in point.values.items():
-            if phenotype.value is None:
-                continue
-            spread = member_spread(members.values.get(name), owner)
-            quantity = self.calibration.quantities.get(name)
-            if quantity is None or spread is None or quantity.unit != phenotype.unit:
-                bare.append(name)
-                continue
-            value = phenotype.value.detach()
-            scale = spread.to(value) + quantity.floor
-            if not bool(torch.isfinite(scale).any()):
-                bare.append(name)
-                continue
-            top = 100.0 if phenotype.unit == "%" else float("inf")
-            values[name] = replace(phenotype, lower=(value + min(quantity.lower, 0.0) * scale).clamp(0.0, top),
-                                   upper=(value + max(quantity.upper, 0.0) * scale).clamp(0.0, top),
-                                   level=self.calibration.level, method=self.calibration.method,
-                                   calibrated_on=self.calibration.calibrated_on)
-        made = replace(point, values=values)
-        note = Note("no_interval", f"No interval was calibrated for {', '.join(bare)}.", "info")
-        return made.noted(note) if bare else made
+        spreads = {name: member_spread(members.values.get(name), owner) for name in point.values}
+        return with_quantities(point, spreads, self.calibration)
 
 
-def member_rows(point: Rows, members: Rows, count: int) -> Float[Tensor, "batch members"] | Tensor:
-    """For every row of ``point``, the rows of ``members`` of the same subject: ``[batch, count]``."""
-    table = [(members.subject == subject).nonzero().flatten() for subject in point.subject.cpu()]
-    sizes = sorted({len(rows) for rows in table})
-    if sizes != [count] or len(set(point.subject.tolist())) != len(point.subject):
-        raise ChainError(f"{' or '.join(map(str, sizes))} members per subject for intervals",
-                         expected=f"one consensus row and the calibrated ensemble of {count} per subject",
-                         remedy="use the ensemble that was calibrated, or calibrate again")
-    return torch.stack(table)
+class PlainIntervals(Stage):
+    """Adds intervals of one width for all cases, conformal on the final number alone: the baseline of all others.
+
+        [value + lower * floor, value + upper * floor]
+
+    calibration: made without members (``calibrate(point, None, …)``). Clipping, notes and gradients as
+    :class:`ConformalIntervals`; SettingError for a calibration that needs members.
+
+    >>> from firstread.core.records import Phenotype, Rows
+    >>> calibration = Calibration(0.9, 0, "an example", {"LVEF": Quantity(-2.0, 2.0, 1.5, 99, "%")})
+    >>> point = Phenotypes(Rows.subjects(), {"LVEF": Phenotype(torch.tensor([60.0]), "%")})
+    >>> PlainIntervals(calibration=calibration)(point)["LVEF"].upper.item()
+    63.0
+    """
+
+    result: ClassVar[str] = "phenotypes.plain_intervals"
+
+    def __init__(self, *, calibration: Calibration) -> None:
+        super().__init__()
+        if calibration.members:
+            raise SettingError(f"a calibration over an ensemble of {calibration.members}",
+                               expected="one made without members", remedy="use ConformalIntervals, or calibrate again")
+        self.calibration = calibration
+
+    def settings(self) -> str:
+        return f"level={self.calibration.level}, calibrated_on={self.calibration.calibrated_on!r}"
+
+    def forward(self, point: Phenotypes) -> Phenotypes:
+        none = torch.zeros(len(point.rows.subject), dtype=torch.float64)
+        return with_quantities(point, dict.fromkeys(point.values, none), self.calibration)
 
 
-def member_spread(phenotype: Phenotype | None, owner: Tensor) -> Float[Tensor, " batch"] | None:
-    """Standard deviation over the members (n - 1 in the divisor); None where the members have no value."""
-    if phenotype is None or phenotype.value is None or owner.shape[1] < 2:
-        return None
-    return phenotype.value.detach().double()[owner].std(dim=1)
+def with_quantities(point: Phenotypes, spreads: Mapping[str, Tensor | None], calibration: Calibration) -> Phenotypes:
+    """``point`` with the intervals of a calibration, one ``Quantity`` per phenotype for all rows."""
+    tails = {name: (torch.full_like(spread, quantity.lower), torch.full_like(spread, quantity.upper))
+             for name, quantity in calibration.quantities.items()
+             if (spread := spreads.get(name)) is not None and quantity.unit == point.values[name].unit}
+    floors = {name: quantity.floor for name, quantity in calibration.quantities.items()}
+    made, bare = with_intervals(point, spreads, tails, floors, level=calibration.level, method=calibration.method,
+                                calibrated_on=calibration.calibrated_on)
+    note = Note("no_interval", f"No interval was calibrated for {', '.join(bare)}.", "info")
+    return made.noted(note) if bare else made
 
 
-def calibrate(point: Phenotypes, members: Phenotypes, truth: Mapping[str, Float[Tensor, " batch"]], *, level: float,
-              calibrated_on: str, weights: Mapping[str, str] | None = None,
-              floors: Mapping[str, float] = FLOORS) -> Calibration:
+def with_intervals(point: Phenotypes, spreads: Mapping[str, Tensor | None], tails: Mapping[str, tuple[Tensor, Tensor]],
+                   floors: Mapping[str, float], *, level: float, method: str,
+                   calibrated_on: str) -> tuple[Phenotypes, list[str]]:
+    """``point`` with ``[value + lower * scale, value + upper * scale]``, and the names left without any interval.
+
+    spreads: by phenotype ``[batch]``, or None; tails: lower and upper by phenotype, ``[batch]`` each. A row where a
+    tail is NaN or infinite has no interval (NaN).
+    """
+    values, bare = dict(point.values), []
+    for name, phenotype in point.values.items():
+        if phenotype.value is None:
+            continue
+        spread = spreads.get(name)
+        if spread is None or name not in tails:
+            bare.append(name)
+            continue
+        value = phenotype.value.detach()
+        scale = spread.to(value) + floors[name]
+        low, high = (tail.to(value) for tail in tails[name])
+        scale = torch.where(torch.isfinite(low) & torch.isfinite(high), scale, torch.nan)
+        if not bool(torch.isfinite(scale).any()):
+            bare.append(name)
+            continue
+        top = 100.0 if phenotype.unit == "%" else float("inf")
+        values[name] = replace(phenotype, lower=(value + low.clamp_max(0.0) * scale).clamp(0.0, top),
+                               upper=(value + high.clamp_min(0.0) * scale).clamp(0.0, top), level=level,
+                               method=method, calibrated_on=calibrated_on)
+    return replace(point, values=values), bare
+
+
+def calibrate(point: Phenotypes, members: Phenotypes | None, truth: Mapping[str, Float[Tensor, " batch"]], *,
+              level: float, calibrated_on: str, weights: Mapping[str, str] | None = None,
+              floors: Mapping[str, float] = FLOORS, cases: tuple[str, ...] = (),
+              trained_on: tuple[str, ...] = ()) -> Calibration:
     """Split conformal calibration of every phenotype that has a truth, one quantile on each side.
 
-    truth: the true value of each row of ``point``, by phenotype; calibration cases must have trained nothing.
+    truth: the true value of each row of ``point``, by phenotype; calibration cases must have trained nothing, which is
+    checked where ``cases`` and ``trained_on`` give their fingerprints. members: None for conformal on the number alone.
     floors: by unit. A case that could not be measured, or without truth (NaN), is left out and counted. Raises
     SettingError where fewer cases remain than the level needs (19 at 90 %).
     """
-    subjects = len(point.rows.subject)
-    if subjects == 0 or len(members.rows.subject) % subjects or len(members.rows.subject) < 2 * subjects:
-        raise SettingError(f"{len(members.rows.subject)} member rows for {subjects} subjects",
-                           expected="two or more members of every subject",
-                           remedy="measure every member of the ensemble")
-    count = len(members.rows.subject) // subjects
-    owner = member_rows(point.rows, members.rows, count)
+    scores = collect_scores(point, members, truth, calibrated_on=calibrated_on, floors=floors, cases=cases,
+                            trained_on=trained_on)
+    return split_calibration(scores, level=level, weights=weights)
+
+
+def split_calibration(scores: Scores, *, level: float, weights: Mapping[str, str] | None = None,
+                      of: str = "") -> Calibration:
+    """Split conformal calibration from scores; ``of``: how the error for too few cases calls them."""
     quantities, excluded = {}, {}
-    for name, true in truth.items():
-        phenotype = point.values[name]
-        spread = member_spread(members.values.get(name), owner)
-        if phenotype.value is None or spread is None:
-            raise SettingError(f"no measured value of {name} to calibrate", expected="a value and a spread per case",
-                               remedy=f"leave {name} out of the truth ({phenotype.reason or 'no members'})")
-        value, true = phenotype.value.detach().double(), true.double()
-        usable = torch.isfinite(value) & torch.isfinite(spread) & torch.isfinite(true)
-        least = smallest_calibration((1 + level) / 2)
+    least = smallest_calibration((1 + level) / 2)
+    for name, errors in scores.errors.items():
+        usable = torch.isfinite(errors)
         if usable.sum() < least:
-            raise SettingError(f"{int(usable.sum())} usable cases to calibrate {name} at level {level}",
-                               expected=f"{least} or more",
-                               remedy="calibrate on more cases, or lower the level")
-        floor = floors[phenotype.unit]
-        errors = normalized_errors(true[usable], value[usable], spread[usable], floor)
-        quantities[name] = Quantity(*equal_tails(errors, level), floor, int(usable.sum()), phenotype.unit)
+            raise SettingError(f"{int(usable.sum())} usable cases{of} to calibrate {name} at level {level}",
+                               expected=f"{least} or more", remedy="calibrate on more cases, or lower the level")
+        quantities[name] = Quantity(*equal_tails(errors[usable], level), scores.floors[name], int(usable.sum()),
+                                    scores.units[name])
         if not usable.all():
             excluded[name] = int((~usable).sum())
-    return Calibration(level, count, calibrated_on, quantities, dict(weights or {}), excluded)
+    return Calibration(level, scores.members, scores.calibrated_on, quantities, dict(weights or {}), excluded,
+                       scores.cases)
