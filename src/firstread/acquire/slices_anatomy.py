@@ -112,7 +112,7 @@ def draw_plane(draws: Draws, *, spacing_mm: float, length_mm: Tensor) -> Plane:
     gap = draws.uniform(5, 11)
     span = gap * (draws.slices - 1)
     first = draws.uniform(-5, 1) + draws.uniform(0, 1) * (length_mm + 12 - span).clamp(min=5)
-    first = torch.where(draws.chance(0.25), draws.uniform(-22, 0), first)
+    first = torch.where(draws.chance(0.4), draws.uniform(-22, 2), first)
     depth = first + gap * torch.arange(draws.slices).reshape(1, -1, 1, 1)
     below = depth - length_mm / 2
     missed = torch.where(draws.chance(0.3), 2.5, 0.7)  # breath-holds differ from slice to slice

@@ -121,7 +121,7 @@ AGAINST_THE_SEPTUM = (
 def _against_the_septum(draws: Draws, image: Tensor, plane: Plane, heart: Heart, *, blood: Tensor,
                         muscle: Tensor) -> Tensor:
     """Right atrium and outflow tract as two lobes that lean on the left ventricle, ``reach (1 - |v|^p)^q``."""
-    there, pixel = heart.right.above.float() * draws.chance(0.6), plane.spacing_mm
+    there, pixel = heart.right.above.float() * draws.chance(0.75), plane.spacing_mm
     for bearing, spread, spans, reaches in AGAINST_THE_SEPTUM:
         v = wrap_angle(plane.psi - draws.normal(spread, mean=bearing)) / draws.uniform(*spans)
         bell = 1 - v.abs() ** draws.uniform(1.8, 5)

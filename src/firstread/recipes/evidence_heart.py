@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibration", type=int, default=100, help="subjects of the calibration family")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--weights", help="of the segmentation: a default weight's name or a file")
-    parser.add_argument("--classical", type=int, default=40, help="test subjects reconstructed by the classical method")
+    parser.add_argument("--classical", type=int, default=20, help="test subjects reconstructed by the classical method")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no subject after that, and report")
     parser.add_argument("--intervals", type=Path, help="where the calibration goes (default: the default weights)")
