@@ -8,6 +8,7 @@ of every pixel to the three borders. ``PhantomSlices`` cuts random slices out of
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from firstread.acquire.slices_paint import CAVITY_MM, OUTER_MM, RIGHT_MM, RING_M
 from firstread.chains.heart import reconstruction
 from firstread.core.case import Case
 from firstread.core.keys import Key
+from firstread.core.records import HardLabels
 from firstread.core.stage import Chain
 from firstread.ops.intensity import scale_percentiles
 
@@ -51,12 +53,11 @@ def store(path: Path, number: int) -> None:
         kspace = encode(made.image, Key(number, "heart_cines"))
         seen = Chain(*reconstruction()).eval()(Case({"kspace": kspace}))["image"].data[0, :, 0].abs()
     clean = made.image.data[0, :, 0].abs()
-    labels = made.labels.data[0, :, 0].numpy()
-    masks = np.stack(((labels == 1) | (labels == 2), labels == 1, labels == 3))
+    distance = borders(made.labels.data[0, :, 0].numpy(), spacing)
     part = path.with_suffix(".part")
     with part.open("wb") as stream:
         np.savez(stream, seen=(seen / seen.max()).half().numpy(), clean=(clean / clean.max()).half().numpy(),
-                 distance=signed_distance(masks, spacing), spacing=np.float32(spacing))
+                 distance=distance, spacing=np.float32(spacing))
     part.rename(path)
 
 
@@ -68,6 +69,18 @@ def store_all(folder: Path, *, count: int) -> Path:
         if not path.is_file():
             store(path, number)
     return folder
+
+
+def borders(labels: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """``signed_distance`` to the borders of epicardium, LV cavity and RV cavity, ``[3, *shape of labels]``."""
+    return signed_distance(np.stack(((labels == 1) | (labels == 2), labels == 1, labels == 3)), spacing_mm)
+
+
+def as_readers_contour(labels: HardLabels) -> HardLabels:
+    """Masks whose borders are the anatomy's, redrawn as readers contour (``labels_of``)."""
+    spacing = float(labels.grid.spacing_mm[:, 1:].mean())
+    distance = torch.from_numpy(borders(labels.data.numpy(), spacing)).float() * STEP_MM
+    return replace(labels, data=labels_of(distance))
 
 
 def signed_distance(masks: np.ndarray, spacing_mm: float) -> np.ndarray:

@@ -35,6 +35,7 @@ from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
 from firstread.ops.quality import nrmse, psnr, ssim
 from firstread.ops.regions import dice
+from firstread.recipes.heart_cines import as_readers_contour
 
 FIRST_SEED: Mapping[Family, int] = {"calibration": 20_000, "test": 40_000}
 ZERO_FILLED, OURS = "zero-filled", "ours"
@@ -183,6 +184,7 @@ def measured(reader: Reader, made: Simulated, image: Tensor) -> dict[str, Any]:
         case = reader.measure(Case({"image": made.as_image(image)}))
     convention = CardiacFunction(warn=False)(made.labels)
     return {"pathology": made.pathology, "truth": made.truth, "convention": _numbers(convention, 0),
+            "readers": _numbers(CardiacFunction(warn=False)(as_readers_contour(made.labels)), 0),
             "point": _numbers(case["phenotypes.point"], 0),
             "members": [_numbers(case["phenotypes.members"], m) for m in range(reader.members)],
             "dice": _overlap(case["labels"], made.labels, convention),

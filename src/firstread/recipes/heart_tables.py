@@ -43,9 +43,9 @@ class Results:
         """Analytic values by phenotype."""
         return {n: self.column(lambda row, n=n: row["truth"].get(n)) for n in UNITS if n in self.rows[0]["truth"]}
 
-    def convention(self) -> dict[str, Float[Tensor, " subjects"]]:
-        """What the same conventions give on the noiseless masks."""
-        return {n: self.column(lambda row, n=n: row["convention"].get(n)) for n in UNITS}
+    def on_masks(self, which: Literal["convention", "readers"]) -> dict[str, Float[Tensor, " subjects"]]:
+        """What the same conventions give on the noiseless masks: as they are, or redrawn as readers contour."""
+        return {n: self.column(lambda row, n=n: row[which].get(n)) for n in UNITS}
 
     def point(self) -> Phenotypes:
         """The consensus' phenotypes, a row per subject."""
@@ -76,7 +76,9 @@ def report(folder: Path, results: Results, calibration: Calibration, scanner: Sc
     intervals = ConformalIntervals(calibration=calibration)(results.point(), results.members())
     coverage = coverage_table(intervals, results.truth(), calibration)
     limits = {"analytic truth": limits_of_agreement(results, results.truth()),
-              "the convention on noiseless masks": limits_of_agreement(results, results.convention())}
+              "the convention on noiseless masks": limits_of_agreement(results, results.on_masks("convention")),
+              "the convention on noiseless masks contoured as readers do":
+                  limits_of_agreement(results, results.on_masks("readers"))}
     halves = (reader.measure,) if source == "images" else (reader.reconstruct, reader.measure)
     steps = [step for half in halves for step in half.steps]
     stem = "heart-images" if source == "images" else "heart"
