@@ -28,8 +28,8 @@ def results(seed, count, *, error=2.0):
                  "ours": {"PSNR": 30.0, "SSIM": 0.9, "NRMSE": 0.1}}
         overlap = dict.fromkeys(("LV cavity", "LV myocardium", "RV cavity"), 0.9)
         rows.append({"pathology": ("normal", "dilated")[index % 2], "truth": truth, "convention": dict(truth),
-                     "readers": dict(truth), "point": point, "members": members, "image": image, "notes": [], "cpu_seconds": 1.0,
-                     "dice": {"ED": overlap, "ES": overlap}})
+                     "readers": dict(truth), "point": point, "members": members, "image": image, "notes": [],
+                     "cpu_seconds": 1.0, "dice": {"ED": overlap, "ES": overlap}})
     return Results(rows)
 
 

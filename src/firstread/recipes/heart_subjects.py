@@ -38,6 +38,7 @@ from firstread.ops.regions import dice
 from firstread.recipes.heart_cines import as_readers_contour
 
 FIRST_SEED: Mapping[Family, int] = {"calibration": 20_000, "test": 40_000}
+SCANNER_CODE = ("mri", "coils", "sampling", "noise")
 ZERO_FILLED, OURS = "zero-filled", "ours"
 
 
@@ -57,9 +58,9 @@ class Scanner:
     def label(self) -> str:
         """Short text that differs where any setting or the simulation's code does."""
         made = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
-        for file in sorted(Path(acquire.__file__).parent.glob("*.py")):
-            if not file.name.startswith("slices"):  # those train the segmentation
-                made.update(file.read_bytes())
+        room = Path(acquire.__file__).parent
+        for file in (*sorted(room.glob("heart*.py")), *(room / f"{name}.py" for name in SCANNER_CODE)):
+            made.update(file.read_bytes())
         return made.hexdigest()[:8]
 
 
