@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
+from firstread.acquire.lines import budgeted_density, straight_through, top_lines
 from firstread.core.errors import SettingError
 
 
@@ -106,10 +107,13 @@ class FullySampled:
 class LearnedMask(nn.Module):
     """A mask that is trained: the ``count`` lines of highest logit in every frame, centre lines always among them.
 
-    Forward is binary with exactly ``count`` lines per frame; backward is the gradient of ``count · softmax``-like
-    densities ``σ(logit / temperature)`` (straight-through), so softness never lets an unmeasured sample leak.
+    Forward is binary with exactly ``count`` lines per frame; backward is the gradient of a density (straight-through),
+    so softness never lets an unmeasured sample leak.
 
-    lines: phase-encode lines; frames: frames with logits of their own, or 1 for the same lines in every frame.
+    lines: phase-encode lines; frames: frames with lines of their own (a k-t pattern), or 1 for the same in every frame.
+    relaxation: the density; "sigmoid" is ``σ(logit / temperature)``, line by line; "budget" is ``budgeted_density``, in
+    which lines compete for the budget.
+    start: a binary pattern ``[frames, lines]`` to begin at; None begins near the centre, by ``line_probability``.
 
     >>> mask = LearnedMask(lines=32, count=8, centre_lines=4)(3, 32, torch.Generator())
     >>> mask.shape, mask.sum(dim=1).tolist()
@@ -117,15 +121,25 @@ class LearnedMask(nn.Module):
     """
 
     def __init__(self, *, lines: int, count: int, centre_lines: int = 4, frames: int = 1,
-                 temperature: float | int = 1):
+                 temperature: float | int = 1, relaxation: Literal["sigmoid", "budget"] = "sigmoid",
+                 start: Float[Tensor, "frames lines"] | None = None):
         super().__init__()
         if not 0 <= centre_lines <= count <= lines or count < 1:
             raise SettingError(f"{count} of {lines} lines with {centre_lines} centre lines",
                                expected="centre lines ≤ count ≤ lines, count 1 or more", remedy="correct the numbers")
+        if relaxation not in ("sigmoid", "budget"):
+            raise SettingError(f"relaxation {relaxation!r}", expected="'sigmoid' or 'budget'", remedy="choose one")
         self.lines, self.count, self.centre_lines, self.temperature = lines, count, centre_lines, temperature
-        start = line_probability(lines, lines / count).log().float()
+        self.relaxation = relaxation
+        near = line_probability(lines, lines / count).log().float()
         order = torch.Generator().manual_seed(0)
-        self.logits = nn.Parameter(start + 0.1 * torch.randn(frames, lines, generator=order))
+        first = near + 0.1 * torch.randn(frames, lines, generator=order)
+        if start is not None:
+            if start.shape != (frames, lines):
+                raise SettingError(f"a start of {tuple(start.shape)}", expected=f"{(frames, lines)}, frames and lines",
+                                   remedy="give a pattern for this mask")
+            first = first + start.to(first) * (near.max() - near.min() + 1)
+        self.logits = nn.Parameter(first)
 
     def forward(self, frames: int, lines: int, generator: torch.Generator) -> Float[Tensor, "frames lines"]:
         """The mask of ``frames`` frames; ``generator`` is not used, a learned mask draws nothing."""
@@ -133,19 +147,38 @@ class LearnedMask(nn.Module):
             raise SettingError(f"{frames} frames of {lines} lines", expected=f"{self.logits.shape[0]} of {self.lines}",
                                remedy="make the mask for this matrix")
         logits = self.logits.expand(frames, lines)
-        ranked = logits.detach().clone()
-        ranked[:, centre(lines, self.centre_lines)] = torch.inf
-        hard = torch.zeros_like(ranked).scatter_(1, ranked.topk(self.count, dim=1).indices, 1.0)
-        return _StraightThrough.apply(hard, torch.sigmoid(logits / self.temperature))
+        kept = torch.zeros(lines, dtype=torch.bool, device=logits.device)
+        kept[centre(lines, self.centre_lines)] = True
+        hard = top_lines(logits, self.count, kept=kept)
+        if self.relaxation == "sigmoid":
+            return straight_through(hard, torch.sigmoid(logits / self.temperature))
+        return straight_through(hard, budgeted_density(logits, self.count, kept=kept, temperature=self.temperature))
 
 
-class _StraightThrough(torch.autograd.Function):
-    """The hard values; the gradient goes to the soft ones (adding and subtracting would round the hard ones)."""
+class StoredMask(nn.Module):
+    """A mask that was made before (learned, planned, read from a file): the same lines in every slice and subject.
 
-    @staticmethod
-    def forward(ctx: Any, hard: Tensor, soft: Tensor) -> Tensor:
-        return hard.clone()
+    mask: binary, one row per frame, or one row for all frames. Raises SettingError for anything else.
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, grad
+    >>> stored = StoredMask(mask=torch.tensor([[1.0, 0.0, 1.0]]))
+    >>> stored(2, 3, torch.Generator()).tolist()
+    [[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
+    """
+
+    mask: Tensor
+
+    def __init__(self, *, mask: Num[Tensor, "frames lines"] | Bool[Tensor, "frames lines"]):
+        super().__init__()
+        if not bool(((mask == 0) | (mask == 1)).all()) or not bool((mask != 0).any(dim=1).all()):
+            raise SettingError("a stored mask with values other than 0 and 1, or a frame without lines",
+                               expected="0 or 1, and one line or more in every frame",
+                               remedy="store the lines that were chosen, not their scores")
+        self.register_buffer("mask", mask.detach().float().clone())
+
+    def forward(self, frames: int, lines: int, generator: torch.Generator) -> Float[Tensor, "frames lines"]:
+        """The mask of ``frames`` frames; ``generator`` is not used."""
+        if lines != self.mask.shape[1] or self.mask.shape[0] not in (1, frames):
+            raise SettingError(f"{frames} frames of {lines} lines for a stored mask of {self.mask.shape[0]} frames of "
+                               f"{self.mask.shape[1]} lines", expected="the same numbers",
+                               remedy="scan with this matrix and number of frames, or store another mask")
+        return self.mask.expand(frames, lines)
