@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+
 import numpy as np
 import pydicom
 import pytest
@@ -69,6 +72,18 @@ def test_the_same_cine_classic_and_enhanced_is_the_same_image(tmp_path):
     torch.testing.assert_close(one.grid.affine, two.grid.affine, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("syntax", [pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.RLELossless,
+                                    pydicom.uid.DeflatedExplicitVRLittleEndian], ids=lambda u: u.name[:8])
+def test_many_frames_are_described_at_length(tmp_path, syntax):
+    cine = Cine(phases=8, slices=6)
+    enhanced(tmp_path / "e.dcm", cine, syntax=syntax)
+    stored = pydicom.dcmread(tmp_path / "e.dcm", defer_size=2048)
+    element = stored.get_item("PerFrameFunctionalGroupsSequence", keep_deferred=True)
+    assert element.length > 4096  # more than is read with the header
+    data = read(tmp_path / "e.dcm").case["image"].data
+    np.testing.assert_array_equal(data[0, :, 0].numpy(), cine.pixels().astype(np.int64) * 2 - 5)
+
+
 def test_segmentations_refer_to_frames_of_the_enhanced_file(tmp_path):
     cine = Cine(phases=3, slices=4)
     _, order = enhanced(tmp_path / "e.dcm", cine)
@@ -87,6 +102,19 @@ def test_segmentations_refer_to_frames_of_the_enhanced_file(tmp_path):
             segment = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
             np.testing.assert_array_equal(mask, data[0, phase, 0, z].numpy() == segment)
             assert group.PlanePositionSequence[0].ImagePositionPatient[2] == pytest.approx(30 + 10 * z)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+def test_dciodvfy_finds_no_error_where_the_source_has_numbers_too_long(tmp_path):
+    cine = Cine(phases=2, slices=3, origin=(-166.16875678181088, -70.36990260092468, 1e-17),
+                orientation=(0.6, 0.8, 0, 0, 0, -1))
+    enhanced(tmp_path / "e.dcm", cine)
+    image = read(tmp_path / "e.dcm").case["image"]
+    data = torch.ones(1, 2, 1, 3, *cine.shape, dtype=torch.uint8)
+    names = ("background", "LV cavity", "LV myocardium", "RV cavity")
+    for path in write_seg(HardLabels(image.rows, data, image.grid, names), image.source, tmp_path):
+        said = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        assert not [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
 
 
 def test_descriptions_that_do_not_match_the_frames_are_refused(tmp_path):

@@ -84,7 +84,8 @@ def _read_plainly(path: Path) -> Dataset | None:
         if not len(dataset) and stream.seek(0, os.SEEK_END) > start:
             return None
     dataset.file_meta = FileMetaDataset(meta)
-    dataset.filename = str(path)
+    dataset.filename, dataset.buffer = str(path), None  # whence pydicom takes a value left in the file
+    dataset.fileobj_type, dataset.timestamp = open, None
     dataset.set_original_encoding(*_PLAIN[syntax])
     return dataset
 

@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DSfloat
 
 from firstread.core.errors import FormatError, OutputError
 from firstread.core.records import HardLabels
@@ -55,6 +56,7 @@ def write_seg(labels: HardLabels, source: DicomSource, folder: Path) -> list[Pat
             _name_series(segmentation, homes)
             if "NumberOfFrames" in originals[0]:
                 _renumber(segmentation, [reference.frame + 1 for reference in references])
+            _shorten(segmentation)
             name = f"seg_{phase:03d}.dcm" if rows == 1 else f"seg_{row:03d}_{phase:03d}.dcm"
             segmentation.save_as(folder / name)
             written.append(folder / name)
@@ -170,3 +172,12 @@ def _renumber(segmentation: Dataset, numbers: Sequence[int]) -> None:
               for derivation in group.DerivationImageSequence for image in derivation.SourceImageSequence}
     for image in images.values():
         image.ReferencedFrameNumber = numbers[int(image.ReferencedFrameNumber) - 1]
+
+
+def _shorten(segmentation: Dataset) -> None:
+    """Decimal strings taken over from the source, to the 16 characters that the standard allows."""
+    for element in segmentation.iterall():
+        if element.VR == "DS" and element.value not in (None, ""):
+            values = element.value if element.VM > 1 else [element.value]
+            short = [DSfloat(float(value), auto_format=True) for value in values]
+            element.value = short if element.VM > 1 else short[0]

@@ -13,7 +13,7 @@ class BoundedReader(io.BufferedReader):
     """``open(path, "rb")`` with reads cut at the end of the file before memory is taken."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+        super().__init__(io.FileIO(str(path)))  # pydicom opens its name again for values left in the file
         self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1) -> bytes:
