@@ -116,6 +116,29 @@ def surface_distances_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*s
             torch.from_numpy(np.asarray(to_first[surfaces[1]], dtype=np.float64)))
 
 
+def signed_distance_mm(mask: Bool[Tensor, "*lead y x"],
+                       spacing_mm: tuple[float, float]) -> Float[Tensor, "*lead y x"]:
+    """Distance within the plane to the nearest pixel of the other kind: above zero outside the mask, below inside.
+
+    ``inf`` in a plane without mask, ``-inf`` in one without anything else. ``d <= m`` is the mask grown by m mm,
+    ``d < -m`` the mask shrunk by m mm.
+
+    >>> signed_distance_mm(torch.tensor([[0, 0, 1, 1, 0]]).bool(), (1.0, 1.5)).tolist()
+    [[3.0, 1.5, -1.5, -1.5, 1.5]]
+    """
+    from scipy import ndimage
+
+    planes = mask.detach().cpu().numpy().reshape(-1, *mask.shape[-2:])
+    out = torch.full(planes.shape, torch.inf, dtype=torch.float64)
+    for plane, found in zip(planes, out, strict=True):
+        if plane.all():
+            found.fill_(-torch.inf)
+        elif plane.any():
+            outside, inside = (ndimage.distance_transform_edt(m, sampling=spacing_mm) for m in (~plane, plane))
+            found.copy_(torch.from_numpy(outside - inside))
+    return out.reshape(mask.shape).to(mask.device)
+
+
 def hausdorff95_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
                    spacing_mm: tuple[float, ...]) -> float:
     """95 % Hausdorff distance: the larger of the two directed 95th percentiles; NaN where either mask is empty.
