@@ -171,6 +171,8 @@ def test_the_right_ventricle_is_the_piece_beside_the_left_one_not_the_largest():
     cleaned = clean_up(index)
     assert (cleaned[:, :, :, 12:] == 0).all() and (cleaned[:, :, :, 3:7, 6:9] == 3).all()
     assert (clean_up(index * (index == 3)) == 3).sum() == 2 * 8 * 20
+    index[:, :, :, 8:12, 14] = 3  # the liver reaches the wall in one place
+    assert (clean_up(index)[:, :, :, 12:] == 0).all(), "the piece that shares more of the wall stays"
 
 
 def test_segment_and_consensus_make_a_chain():

@@ -74,7 +74,7 @@ def clean_up(index: Tensor) -> Tensor:
     """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
 
     The cavity may be closed in some slices, so besides its largest piece it keeps others that muscle surrounds; of the
-    right cavity the largest piece beside the left ventricle stays. What the cavity of a slice encloses is cavity
+    right cavity the piece that shares the longest wall with the left ventricle stays. What the cavity of a slice encloses is cavity
     (papillary muscles), what the right cavity encloses is right cavity, and other holes of the left ventricle become
     the nearer of cavity and muscle.
 
@@ -84,7 +84,7 @@ def clean_up(index: Tensor) -> Tensor:
     left = largest_component((index == 1) | (index == 2))
     cavity = _enclosed(_walled(left & (index == 1), index == 2))
     muscle = largest_component(left & (index == 2) & ~cavity)
-    right = _enclosed(largest_component(_touching(index == 3, cavity | muscle))) & ~cavity & ~muscle
+    right = _enclosed(_sharing_most(index == 3, cavity | muscle)) & ~cavity & ~muscle
     cleaned = 1 * cavity + 2 * muscle + 3 * right
     holes = _enclosed(cavity | muscle) & (cleaned == 0)
     return torch.where(holes, _nearest(1 * cavity + 2 * muscle, holes), cleaned)
@@ -110,10 +110,10 @@ def _walled(mask: Tensor, wall: Tensor, *, share: float = 0.8) -> Tensor:
     return torch.from_numpy(kept).reshape(mask.shape).to(mask.device)
 
 
-def _touching(mask: Tensor, other: Tensor, *, reach: int = 2) -> Tensor:
-    """The components (over z, y, x) of ``mask`` that come within ``reach`` pixels of ``other`` in some slice.
+def _sharing_most(mask: Tensor, other: Tensor, *, reach: int = 2) -> Tensor:
+    """The component (over z, y, x) of ``mask`` with the most pixels within ``reach`` of ``other`` in their slice.
 
-    All of it where none does. The right ventricle shares the septum; liver and stomach do not.
+    The largest where none comes near. The right ventricle shares the septum; liver and stomach do not, however large.
     """
     import numpy as np
     from scipy import ndimage
@@ -121,13 +121,14 @@ def _touching(mask: Tensor, other: Tensor, *, reach: int = 2) -> Tensor:
     volumes, others = (m.cpu().numpy().reshape(-1, *m.shape[-3:]) for m in (mask, other))
     near = np.zeros((3, 3, 3), dtype=bool)
     near[1, 1, :] = near[1, :, 1] = True
-    kept = volumes.copy()
+    kept = np.zeros_like(volumes)
     for volume, beside, out in zip(volumes, others, kept, strict=True):
         components, count = ndimage.label(volume)
-        if count > 1 and beside.any():
-            meets = np.unique(components[ndimage.binary_dilation(beside, near, iterations=reach)])
-            if meets.any():
-                out[:] = np.isin(components, meets[meets > 0])
+        if count > 0:
+            close = components[ndimage.binary_dilation(beside, near, iterations=reach)] if beside.any() else components
+            shared = np.bincount(close.ravel(), minlength=count + 1)[1:]
+            sizes = np.bincount(components.ravel(), minlength=count + 1)[1:]
+            out[:] = components == 1 + (shared if shared.any() else sizes).argmax()
     return torch.from_numpy(kept).reshape(mask.shape).to(mask.device)
 
 

@@ -50,7 +50,7 @@ class Scanner:
     spacing_mm: float = 2.0
     slice_thickness_mm: float = 8.0
     gap_mm: float = 4.0
-    frames: int = 10
+    frames: int = 8
     coils: int = 8
     acceleration: float = 6.0
     snr: float = 30.0
