@@ -19,6 +19,8 @@ from firstread.core.errors import SettingError
 from firstread.core.keys import Key
 from firstread.core.records import KSpace
 
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over the circle
+
 
 @runtime_checkable
 class Policy(Protocol):
@@ -45,23 +47,39 @@ def lines_of(kspace: KSpace) -> Float[Tensor, "batch time z lines"]:
     return kspace.mask[:, :, 0, :, :, 0].float().expand(batch, frames, slices, lines)
 
 
-def add_lines(mask: Float[Tensor, "batch time z lines"], scores: Float[Tensor, "batch time z lines"], count: int
-              ) -> Float[Tensor, "batch time z lines"]:
+def add_lines(mask: Float[Tensor, "batch time z lines"], scores: Float[Tensor, "batch time z lines"], count: int, *,
+              spread: float | int = 0) -> Float[Tensor, "batch time z lines"]:
     """``mask`` and the ``count`` best lines of every frame and slice that it lacks.
+
+    spread: in frames. Scores say what each line is worth alone, yet a line that one frame measures is worth little in
+    the frames beside it. Above zero, frames choose one after the other (far ones first), and each line chosen lowers
+    its score in the frame d away, on the circle of the heartbeat, by the factor ``1 - exp(-d² / (2 spread²))``; scores
+    below zero then count as zero.
 
     >>> add_lines(torch.tensor([[[[1.0, 0, 0]]]]), torch.tensor([[[[9.0, 1, 2]]]]), 1).tolist()
     [[[[1.0, 0.0, 1.0]]]]
     """
-    return top_lines(scores, int(mask[0, 0, 0].sum()) + count, kept=mask != 0)
+    total = int(mask[0, 0, 0].sum()) + count
+    if spread <= 0:
+        return top_lines(scores, total, kept=mask != 0)
+    frames, worth, made = mask.shape[1], scores.clamp_min(0), mask.clone()
+    for frame in sorted(range(frames), key=lambda t: t * _GOLDEN % 1):
+        made[:, frame] = top_lines(worth[:, frame], total, kept=mask[:, frame] != 0)
+        away = (torch.arange(frames, device=mask.device) - frame).abs()
+        near = torch.exp(-0.5 * (torch.minimum(away, frames - away) / spread) ** 2)[:, None, None]
+        worth = worth * (1 - near * (made - mask)[:, frame, None])
+    return made
 
 
 def acquire_actively(full: KSpace, policy: Policy, *, count: int, start: Sampling, per_step: int = 1,
-                     key: Key | None = None, watch: Callable[[KSpace], None] | None = None) -> KSpace:
+                     spread: float | int = 0, key: Key | None = None,
+                     watch: Callable[[KSpace], None] | None = None) -> KSpace:
     """Measure ``count`` lines of every frame and slice of ``full``, step by step as ``policy`` asks.
 
     full: fully sampled k-space, from which a simulated scanner answers; the policy sees only what was measured.
     start: the lines measured before the policy is asked, as many in every frame; they count.
     per_step: lines per frame and step, the views of one heartbeat; the last step takes what is left.
+    spread: how far apart frames measure the same line in a step (``add_lines``).
     watch: called with the k-space after the start and after every step.
 
     Raises SettingError where the start alone spends more than the budget, or k-space is not fully sampled.
@@ -93,7 +111,7 @@ def acquire_actively(full: KSpace, policy: Policy, *, count: int, start: Samplin
         if scores.shape != mask.shape or not bool(torch.isfinite(scores).all()):
             raise SettingError(f"scores of shape {tuple(scores.shape)}, or not finite", expected=f"finite scores of "
                                f"shape {tuple(mask.shape)}", remedy="correct the policy")
-        mask = add_lines(mask, scores.detach().to(mask), min(per_step, left))
+        mask = add_lines(mask, scores.detach().to(mask), min(per_step, left), spread=spread)
         measured = measure_lines(full, mask)
 
 

@@ -1,4 +1,4 @@
-"""Policies of active acquisition: random lines, planned lines, disagreement of reconstructions, and the oracle."""
+"""Policies of active acquisition: random, planned, by disagreement, by a network; the oracle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstread.acquire.active import lines_of, measure_lines
 from firstread.acquire.sampling import line_probability
@@ -22,7 +22,7 @@ Loss = Callable[[KSpace], Tensor]
 class RandomLines:
     """Lines at random, dense in the centre: without replacement, with ``line_probability``.
 
-    Scores ``log p_k + g_k`` with Gumbel noise g: their largest are such a draw (Vieira 2014, Kool et al. 2019).
+    Scores ``p_k / e_k`` with exponential noise e: their largest are such a draw (Efraimidis and Spirakis 2006).
     """
 
     def __init__(self, *, acceleration: float | int = 6):
@@ -31,7 +31,7 @@ class RandomLines:
     def __call__(self, measured: KSpace, generator: torch.Generator) -> Float[Tensor, "batch time z lines"]:
         shape = lines_of(measured).shape
         uniform = torch.rand(shape, generator=generator).clamp(1e-12, 1 - 1e-7)
-        return (line_probability(shape[-1], self.acceleration).log() - (-uniform.log()).log()).float()
+        return (line_probability(shape[-1], self.acceleration) / -uniform.log()).float()
 
 
 class PlannedLines:
@@ -93,6 +93,35 @@ class Disagreement:
             image = Image(made[0].rows, mean, made[0].grid, made[0].times_s, made[0].cycle_s)
             (toward,) = torch.autograd.grad(self.endpoint(image).sum(), mean)
         return line_disagreement(images, toward)
+
+
+class ScoringNetwork:
+    """A small network that scores lines from the current reconstruction, trained on the gains of an oracle.
+
+    network: ``line_features`` to log scores (``nets.lines.LineScorer``); reconstruct: of what was measured.
+    """
+
+    def __init__(self, *, network: nn.Module, reconstruct: Reconstruct):
+        self.network, self.reconstruct = network, reconstruct
+
+    @torch.no_grad()
+    def __call__(self, measured: KSpace, generator: torch.Generator) -> Float[Tensor, "batch time z lines"]:
+        features = line_features(self.reconstruct(measured).data, lines_of(measured))
+        return self.network(features).exp()
+
+
+def line_features(image: Complex[Tensor, "batch time 1 z y x"], mask: Float[Tensor, "batch time z y"]
+                  ) -> Float[Tensor, "batch features time z y"]:
+    """What is known of every line: log energy of the image and of its change over time, mask, mask over time, place.
+
+    Energies ``Σ_x |F x|²`` are relative to their mean over frames and lines; place is ``|k| / N``.
+    """
+    energy = fft(image).abs().square().sum(dim=-1)[:, :, 0]
+    change = fft(image - image.mean(dim=1, keepdim=True)).abs().square().sum(dim=-1)[:, :, 0]
+    scale = energy.mean(dim=(1, 3), keepdim=True).clamp_min(torch.finfo(energy.dtype).tiny)
+    place = (torch.arange(mask.shape[-1]) - mask.shape[-1] // 2).abs() / mask.shape[-1]
+    return torch.stack(((energy / scale + 1e-6).log(), (change / scale + 1e-6).log(), mask,
+                        mask.mean(dim=1, keepdim=True).expand_as(mask), place.to(mask).expand_as(mask)), dim=1)
 
 
 def line_gains(full: KSpace, mask: Float[Tensor, "batch time z lines"], loss: Loss
