@@ -120,9 +120,20 @@ def test_dice_on_three_real_patients(realdata, tmp_path):
 @pytest.mark.realdata
 def test_the_command_prints_and_writes(realdata, tmp_path, capsys):
     (tmp_path / "patient010.npz").symlink_to(realdata / "acdc" / "patient010.npz")
-    assert evaluate_acdc.main([str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
+    assert evaluate_acdc.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
     assert "1 patients" in capsys.readouterr().out
-    assert set(json.loads((tmp_path / "out.json").read_text())) == {"dice", "failures"}
+    found = json.loads((tmp_path / "out" / "acdc.json").read_text())
+    page = (tmp_path / "out" / "acdc.md").read_text()
+    assert [weight["name"] for weight in found] == ["heart-sax", "heart-sax-sunnybrook"]
+    for weight in found:
+        row = weight["dice"]["RV cavity"]
+        assert f"{row['dice']:.3f} ({row['interval_95'][0]:.3f} to {row['interval_95'][1]:.3f})" in page
+    assert all(line.count("|") == 5 for line in page.splitlines() if line.startswith("| `") and " to " in line)
+
+
+def test_a_folder_without_patients_is_one_sentence(tmp_path, capsys):
+    assert evaluate_acdc.main([str(tmp_path)]) == 2
+    assert "no patients" in capsys.readouterr().err
 
 
 def test_stages_of_the_recipe_fit_together():

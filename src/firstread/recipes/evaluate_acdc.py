@@ -1,4 +1,4 @@
-"""Dice on real short-axis scans (ACDC): ``python -m firstread.recipes.evaluate_acdc FOLDER --weights heart-sax``.
+"""Dice on real short-axis scans (ACDC): ``python -m firstread.recipes.evaluate_acdc FOLDER -o docs/evidence``.
 
 The folder holds one ``patientNNN.npz`` each with ``ed_image``, ``es_image``, ``ed_label``, ``es_label`` (slice, y, x);
 labels 1 right cavity, 2 myocardium, 3 left cavity. The spacing is not in the files: 1.5 x 1.5 x 9 mm is assumed.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,14 @@ from torch import nn
 from firstread.analyze.consensus import Consensus
 from firstread.analyze.segment import Segment
 from firstread.chains.heart import networks_of
-from firstread.core.errors import InputError
+from firstread.core.errors import FirstreadError, InputError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.core.stage import Chain
 from firstread.zoo.store import load
 
 SPACING_MM = (9.0, 1.5, 1.5)
+WEIGHTS = ("heart-sax", "heart-sax-sunnybrook")
 CLASSES = ("LV cavity", "LV myocardium", "RV cavity")
 OURS = (0, 3, 2, 1)  # their label -> ours
 
@@ -78,10 +80,10 @@ def interval(values: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed
     return round(float(low), 4), round(float(high), 4)
 
 
-def dice_table(scans: Sequence[Scan]) -> dict[str, dict[str, object]]:
+def dice_table(scans: Sequence[Scan]) -> dict[str, dict[str, Any]]:
     """Per class: mean over patients of (ED + ES) / 2 with its interval, mean of each phase, and the worst patient."""
     patients = sorted({s.patient for s in scans})
-    table: dict[str, dict[str, object]] = {}
+    table: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(CLASSES, start=1):
         each = {(s.patient, s.phase): s.dice(index) for s in scans}
         both = np.array([(each[p, "ED"] + each[p, "ES"]) / 2 for p in patients])
@@ -93,7 +95,7 @@ def dice_table(scans: Sequence[Scan]) -> dict[str, dict[str, object]]:
     return table
 
 
-def failures(scans: Sequence[Scan]) -> dict[str, object]:
+def failures(scans: Sequence[Scan]) -> dict[str, Any]:
     """What was taken for what (share of all wrong voxels), volume ratios, Dice by the slice's place in the stack."""
     names = ("background", *CLASSES)
     count = np.zeros((4, 4))
@@ -117,26 +119,52 @@ def failures(scans: Sequence[Scan]) -> dict[str, object]:
             "slice_dice": {p: [round(float(n / max(1, d)), 3) for n, d in v] for p, v in places.items()}}
 
 
+def evaluate(folder: Path, name: str) -> dict[str, Any]:
+    """The figures of one weight: its name and summary, ``dice`` and ``failures``, and the number of patients."""
+    weight = load(name)
+    scans = segment_folder(folder, networks_of(weight))
+    return {"name": weight.name, "summary": weight.card["summary"], "patients": len(scans) // 2,
+            "dice": dice_table(scans), "failures": failures(scans)}
+
+
+def render(weights: Sequence[Mapping[str, Any]]) -> str:
+    """The page of evidence, as Markdown, from :func:`evaluate` of each weight."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined,
+                              autoescape=False, trim_blocks=True, keep_trailing_newline=True)
+    kinds = list(dict.fromkeys(kind for found in weights for kind in found["failures"]["share_of_wrong_voxels"]))
+    return environment.get_template("acdc_evidence.md.jinja").render(
+        weights=weights, kinds=kinds, patients=weights[0]["patients"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: a table to read and, with ``--json``, a file."""
+    """The command: figures to read, and with ``-o`` the page and its numbers as files."""
     import argparse
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", default="heart-sax")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evaluate_acdc",
+                                     description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="files patientNNN.npz")
+    parser.add_argument("--weights", nargs="+", default=WEIGHTS, metavar="NAME", help="default weights, or files")
+    parser.add_argument("-o", "--output", type=Path, help="folder for acdc.md and acdc.json")
     given = parser.parse_args(arguments)
-    scans = segment_folder(given.folder, networks_of(load(given.weights)))
-    table, kinds = dice_table(scans), failures(scans)
-    print(f"{len(scans) // 2} patients, {given.weights}, 1.5 x 1.5 x 9 mm assumed; 95 % bootstrap over patients")
-    for name, row in table.items():
-        low, high = row["interval_95"]  # type: ignore[misc]
-        phases = f"ED {row['ED']:.3f}  ES {row['ES']:.3f}"
-        print(f"{name:14s} {row['dice']:.3f} [{low:.3f}, {high:.3f}]  {phases}  worst {row['worst']}")
-    for title, content in kinds.items():
-        print(title, content)
-    if given.json is not None:
-        given.json.write_text(json.dumps({"dice": table, "failures": kinds}, indent=1), encoding="utf-8")
+    try:
+        found = [evaluate(given.folder, name) for name in given.weights]
+    except FirstreadError as error:
+        print(f"evaluate_acdc: {error}", file=sys.stderr)
+        return 2
+    for weight in found:
+        print(f"{weight['patients']} patients, {weight['name']}, 1.5 x 1.5 x 9 mm assumed; 95 % bootstrap intervals")
+        for name, row in weight["dice"].items():
+            low, high = row["interval_95"]
+            phases = f"ED {row['ED']:.3f}  ES {row['ES']:.3f}"
+            print(f"{name:14s} {row['dice']:.3f} [{low:.3f}, {high:.3f}]  {phases}  worst {row['worst']}")
+        for title, content in weight["failures"].items():
+            print(title, content)
+    if given.output is not None:
+        given.output.mkdir(parents=True, exist_ok=True)
+        (given.output / "acdc.md").write_text(render(found), encoding="utf-8")
+        (given.output / "acdc.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 0
 
 
