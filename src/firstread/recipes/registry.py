@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from firstread.core.errors import InputError
 
-MODULES = {"heart-cascade": "heart_cascade", "heart-sax": "heart_segment",
+MODULES = {"endpoint": "endpoint", "heart-cascade": "heart_cascade", "heart-sax": "heart_segment",
            "heart-sax-sunnybrook": "heart_segment_sunnybrook"}
 
 
