@@ -12,7 +12,7 @@ from worlds import world
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
-from firstread.trust.bootstrap import paired_difference
+from firstread.trust.bootstrap import paired_difference, paired_t
 from firstread.trust.cells import coverage_cells, coverage_markdown, coverage_p_value, holm, jointly
 from firstread.trust.conformal import coverage_band, coverage_law
 from firstread.trust.fingerprints import fingerprints
@@ -119,8 +119,28 @@ def test_paired_difference_of_one_seed_is_the_bootstrap_of_the_mean():
                               n_resamples=20000, random_state=0).confidence_interval
     assert (found.lower, found.upper) == pytest.approx((outside.low, outside.high), abs=0.01)
     for bad in (torch.zeros(2, 1), torch.full((5, 1), float("nan"))):
-        with pytest.raises(SettingError, match="subject, seed"):
-            paired_difference(bad, bad)
+        for paired in (paired_difference, paired_t):
+            with pytest.raises(SettingError, match="subject, seed"):
+                paired(bad, bad)
+
+
+def test_paired_t_of_one_seed_is_scipy_s_paired_t_test():
+    first, second = torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(4)).double()
+    found = paired_t(first, second)
+    outside = stats.ttest_rel(first[:, 0].numpy(), second[:, 0].numpy()).confidence_interval(0.95)
+    assert (found.lower, found.upper) == pytest.approx((outside.low, outside.high))
+
+
+@pytest.mark.parametrize("of_seed", [0.0, 0.5, 1.5])
+def test_paired_t_covers_however_much_three_seeds_differ(of_seed):
+    draw = torch.Generator().manual_seed(1)
+    inside = 0
+    for _ in range(400):
+        table = (0.5 + torch.randn(30, 1, generator=draw) + of_seed * torch.randn(1, 3, generator=draw)
+                 + 0.5 * torch.randn(30, 3, generator=draw))
+        found = paired_t(table, torch.zeros(30, 3))
+        inside += found.lower <= 0.5 <= found.upper
+    assert 0.90 <= inside / 400 <= 0.98
 
 
 def test_calibration_cases_that_were_trained_on_are_found_by_their_data():

@@ -12,7 +12,7 @@ from torch import Tensor
 from firstread.core.errors import SettingError
 from firstread.core.records import Phenotypes
 from firstread.trust.agreement import Estimate
-from firstread.trust.bootstrap import paired_difference
+from firstread.trust.bootstrap import paired_difference, paired_t
 from firstread.trust.conformal import covered, interval_score
 
 
@@ -21,7 +21,7 @@ class Comparison:
     """One method on the cases that all methods gave an interval for (``cases`` of ``of``, under ``seeds`` seeds).
 
     share: covered; width, score: means in ``unit``; narrower, better: width and interval score minus the baseline's,
-    paired by case and seed, with a 95 % bootstrap interval over both (below zero is better than the baseline).
+    paired by case and seed, with a 95 % interval over both (below zero is better than the baseline).
     """
 
     method: str
@@ -37,12 +37,14 @@ class Comparison:
 
 
 def compare_intervals(methods: Mapping[str, Sequence[Phenotypes]], truth: Float[Tensor, " batch"], name: str, *,
-                      baseline: str, resamples: int = 4000, seed: int = 0) -> list[Comparison]:
+                      baseline: str) -> list[Comparison]:
     """Each method's intervals of phenotype ``name`` beside those of ``baseline``.
 
     methods: by name, the phenotypes under each training seed, rows the same test cases in the same order; truth: of
-    each row. A case that some method under some seed gave no interval for is left out of all. Raises SettingError for
-    another baseline, numbers of seeds, or fewer than three cases left.
+    each row. A case that some method under some seed gave no interval for is left out of all. The differences have
+    bootstrap intervals over cases where there is one seed, t intervals over cases and seeds where there are more
+    (:mod:`firstread.trust.bootstrap` says why). Raises SettingError for another baseline, numbers of seeds, or fewer
+    than three cases left.
     """
     if baseline not in methods or len({len(runs) for runs in methods.values()}) != 1:
         raise SettingError(f"baseline {baseline!r} among {sorted(methods)} with {[len(r) for r in methods.values()]} "
@@ -62,10 +64,10 @@ def compare_intervals(methods: Mapping[str, Sequence[Phenotypes]], truth: Float[
         hits = torch.stack([covered(wanted, a, b) for a, b in zip(low.unbind(1), high.unbind(1), strict=True)])
         found[method] = (hits.double().mean().item(), high - low, torch.stack(scores, dim=1))
     _, base_width, base_score = found[baseline]
+    over = paired_t if len(methods[baseline]) > 1 else paired_difference
     return [Comparison(method, tables[method][0][3], int(known.sum()), len(truth), len(tables[method]), share,
                        width.mean().item(), score.mean().item(),
-                       paired_difference(width, base_width, resamples=resamples, seed=seed),
-                       paired_difference(score, base_score, resamples=resamples, seed=seed))
+                       over(width, base_width), over(score, base_score))
             for method, (share, width, score) in found.items()]
 
 
