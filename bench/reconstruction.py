@@ -24,7 +24,7 @@ import numpy as np
 JOBS = {"cg": "CG-SENSE, one slice", "tv": "temporal TV, cine"}
 TOOLS = ("firstread", "sigpy", "bart")
 ITERATIONS = {("cg", "firstread"): (5, 10, 20, 30), ("cg", "sigpy"): (5, 10, 20, 30), ("cg", "bart"): (5, 10, 20, 30),
-              ("tv", "firstread"): (20, 40, 60, 100), ("tv", "sigpy"): (20, 40, 60, 100, 160),
+              ("tv", "firstread"): (20, 40, 60, 100), ("tv", "sigpy"): (40, 100, 160, 240),
               ("tv", "bart"): (5, 10, 20, 40)}
 RIDGE, VARIATION = 1e-3, 1e-2
 DEVICE_FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
@@ -130,7 +130,7 @@ def by_bart(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, float]
 
 
 def bart_command(job: str, folder: Path, iterations: int) -> list[str]:
-    penalty = ["-l2", "-r", str(RIDGE)] if job == "cg" else ["-R", f"T:1024:0:{VARIATION}", "-C", "3", "-u", "0.5"]
+    penalty = ["-l2", "-r", str(RIDGE)] if job == "cg" else ["-R", f"T:1024:0:{VARIATION}", "-C", "3", "-u", "0.05"]
     return ["bart", "pics", "-w", "1", "-i", str(iterations), *penalty,
             *(str(folder / n) for n in ("kspace", "maps", "image"))]
 
