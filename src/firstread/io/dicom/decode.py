@@ -27,6 +27,7 @@ PLUGINS = {
     "1.2.840.10008.1.2.4.70": "gdcm",
 }
 APART = ("gdcm",)  # ends the process over damaged data
+HOLDING = ("pylibjpeg", "pyjpegls")  # keep Python's lock while they decode, so that threads do not help
 
 
 def decode_frames(path: Path, syntax: str, frames: Sequence[int]) -> list[np.ndarray]:
@@ -42,6 +43,17 @@ def decode_frames(path: Path, syntax: str, frames: Sequence[int]) -> list[np.nda
     decoded = [pydicom.pixels.pixel_array(dataset, index=frame, decoding_plugin=plugin) for frame in frames]
     palette = dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
     return [_coloured(pixels, dataset) for pixels in decoded] if palette else decoded
+
+
+def decode_rle(stored: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """One grey RLE frame ``[y, x]`` of native words.
+
+    Raises what the codec raises.
+    """
+    from rle.rle import decode_frame
+
+    words = decode_frame(stored, shape[0] * shape[1], 8 * dtype.itemsize, "<")
+    return np.frombuffer(words, dtype=dtype.newbyteorder("<")).reshape(shape)
 
 
 def decode_apart(jobs: Sequence[tuple[Path, str, Sequence[int]]]) -> list[list[np.ndarray]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
@@ -12,11 +12,16 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
+from firstread.io.dicom.head import Head
+
+Header = Dataset | Head
 _LONGEST = 1 << 26
 
 
-def _value(dataset: Dataset, keyword: str) -> tuple[Any, bool]:
+def _value(dataset: Header, keyword: str) -> tuple[Any, bool]:
     """The element's value and whether it is big endian; bytes where pydicom has not converted it yet."""
+    if isinstance(dataset, Head):
+        return dataset.value(keyword), False
     tag = _tag(keyword)
     try:
         element = dataset.get_item(tag, keep_deferred=True)
@@ -41,25 +46,33 @@ def _tag(keyword: str) -> BaseTag:
     return Tag(keyword)
 
 
-def text(dataset: Dataset, keyword: str) -> str | None:
+def text(dataset: Header, keyword: str) -> str | None:
     """The value as text, several values joined by backslashes."""
     value, _ = _value(dataset, keyword)
     if isinstance(value, bytes):
-        found = value.decode("latin-1").strip(" \0\t\r\n")
-    elif value is None:
+        return _decoded(value)
+    if value is None:
         return None
-    elif isinstance(value, str) or not hasattr(value, "__iter__"):
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
         found = str(value).strip()
     else:
         found = "\\".join(str(part) for part in value)
     return found or None
 
 
-def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+@lru_cache(maxsize=512)  # most values are those of the file before
+def _decoded(value: bytes) -> str | None:
+    return value.decode("latin-1").strip(" \0\t\r\n") or None
+
+
+def numbers(dataset: Header, keyword: str, count: int) -> tuple[float, ...] | None:
     """``count`` finite numbers out of a text value (DS, IS), or out of a converted one."""
     found = text(dataset, keyword)
-    if found is None:
-        return None
+    return None if found is None else _parsed(found, count)
+
+
+@lru_cache(maxsize=512)
+def _parsed(found: str, count: int) -> tuple[float, ...] | None:
     try:
         values = tuple(float(part) for part in found.split("\\"))
     except ValueError:
@@ -67,13 +80,13 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
     return values if len(values) == count and all(abs(v) < 1e300 for v in values) else None
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
+def number(dataset: Header, keyword: str) -> float | None:
     """One finite number out of a text value (DS, IS), or out of a converted one."""
     found = numbers(dataset, keyword, 1)
     return None if found is None else found[0]
 
 
-def binary(dataset: Dataset, keyword: str, format_: str) -> float | None:
+def binary(dataset: Header, keyword: str, format_: str) -> float | None:
     """One number of a binary element; ``format_`` is a ``struct`` letter (``H`` US, ``d`` FD, ``f`` FL)."""
     value, big = _value(dataset, keyword)
     if isinstance(value, bytes):
@@ -85,15 +98,15 @@ def binary(dataset: Dataset, keyword: str, format_: str) -> float | None:
         return None
 
 
-def count(dataset: Dataset, keyword: str) -> int | None:
+def count(dataset: Header, keyword: str) -> int | None:
     """An unsigned short (US)."""
     found = binary(dataset, keyword, "H")
     return None if found is None else int(found)
 
 
-def items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
+def items(dataset: Header, keyword: str) -> Iterator[Dataset]:
     """The items of a sequence; none where it is absent or not a sequence."""
-    if keyword not in dataset:
+    if isinstance(dataset, Head) or keyword not in dataset:  # a head has no sequences
         return
     try:
         tag = _tag(keyword)
@@ -106,8 +119,9 @@ def items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
         yield from value
 
 
-def first(dataset: Dataset, *keywords: str) -> Dataset:
+def first(dataset: Header, *keywords: str) -> Dataset:
     """The first item of nested sequences; an empty data set where one of them is absent."""
+    found = dataset
     for keyword in keywords:
-        dataset = next(items(dataset, keyword), Dataset())
-    return dataset
+        found = next(items(found, keyword), Dataset())
+    return found if isinstance(found, Dataset) else Dataset()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.io.dicom import fields
+from firstread.io.dicom.fields import Header
+from firstread.io.dicom.head import Head, fragments
+from firstread.io.dicom.stream import read_at
 from firstread.io.limits import require_plausible, shown
 
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -18,7 +23,11 @@ _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 
 @dataclass(frozen=True)
 class Storage:
-    """How a file keeps its pixels. offset: of uncompressed little- or big-endian pixels in the file, else None."""
+    """How a file keeps its pixels.
+
+    offset: of uncompressed little- or big-endian pixels in the file, else None; fragments: (offset, length) of those of
+    a single compressed frame, where they are known.
+    """
 
     path: Path
     syntax: str
@@ -31,6 +40,7 @@ class Storage:
     offset: int | None
     big_endian: bool
     stored_bits: int
+    fragments: tuple[tuple[int, int], ...] = ()
 
     @property
     def signature(self) -> tuple[int, bool, int]:
@@ -64,20 +74,21 @@ class Frame:
     echo: float | None
 
 
-def frames_of(path: Path, dataset: Dataset) -> list[Frame]:
+def frames_of(path: Path, dataset: Header) -> list[Frame]:
     """All frames of one image file.
 
     Errors: FormatError where what every image needs is absent or impossible.
     """
     storage = _storage(path, dataset)
     uid = fields.text(dataset, "SOPInstanceUID") or ""
-    shared = fields.first(dataset, "SharedFunctionalGroupsSequence")
-    groups = list(fields.items(dataset, "PerFrameFunctionalGroupsSequence"))
-    if groups or len(shared):
-        if len(groups) != storage.frames:
-            raise FormatError(f"an enhanced DICOM file of {storage.frames} frames that describes {len(groups)}",
-                              expected="one description for each frame", remedy="export the file again")
-        return [_enhanced(storage, index, uid, dataset, shared, own) for index, own in enumerate(groups)]
+    if isinstance(dataset, Dataset):
+        shared = fields.first(dataset, "SharedFunctionalGroupsSequence")
+        groups = list(fields.items(dataset, "PerFrameFunctionalGroupsSequence"))
+        if groups or len(shared):
+            if len(groups) != storage.frames:
+                raise FormatError(f"an enhanced DICOM file of {storage.frames} frames that describes {len(groups)}",
+                                  expected="one description for each frame", remedy="export the file again")
+            return [_enhanced(storage, index, uid, dataset, shared, own) for index, own in enumerate(groups)]
     first = _classic(storage, uid, dataset)
     if storage.frames == 1:
         return [first]
@@ -85,31 +96,46 @@ def frames_of(path: Path, dataset: Dataset) -> list[Frame]:
     return [_later(first, index, step) for index in range(storage.frames)]
 
 
-def _storage(path: Path, dataset: Dataset) -> Storage:
-    sizes = {name: fields.count(dataset, name) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored")}
+def _storage(path: Path, dataset: Header) -> Storage:
+    rows, columns, bits, stored_bits = (fields.count(dataset, name) or 0 for name in (
+        "Rows", "Columns", "BitsAllocated", "BitsStored"))
     samples = fields.count(dataset, "SamplesPerPixel") or 1
-    frames = fields.number(dataset, "NumberOfFrames")
-    frames = 1 if frames is None else int(frames)
-    rows, columns, bits = sizes["Rows"] or 0, sizes["Columns"] or 0, sizes["BitsAllocated"] or 0
+    stated = fields.number(dataset, "NumberOfFrames")
+    frames = 1 if stated is None else int(stated)
     if not rows or not columns or bits not in (1, 8, 16, 32, 64) or frames < 1 or samples not in (1, 3, 4):
         raise FormatError(f"a DICOM image of {rows} x {columns} pixels, {bits} bits, {samples} samples, {frames} "
                           "frames", expected="numbers above zero", remedy="export the file again")
-    meta = getattr(dataset, "file_meta", None)
-    syntax = str(getattr(meta, "TransferSyntaxUID", None) or _guessed_syntax(dataset))
+    syntax, size, pixels = _place(path, dataset)
     native = syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-    size = path.stat().st_size
     require_plausible((frames, rows, columns, samples), max(1, bits // 8), size, ratio=1.0 if native else 20_000.0,
                       what="DICOM file")
     offset = None
-    element = dataset.get_item("PixelData", keep_deferred=True) if "PixelData" in dataset else None
     wanted = frames * rows * columns * samples * bits // 8
-    if native and element is not None:
-        if element.length == 0xFFFFFFFF or element.length < wanted or element.value_tell + wanted > size:
+    if native and pixels:
+        start, length = pixels[0]
+        if length == 0xFFFFFFFF or length < wanted or start + wanted > size:
             raise FormatError("a cut-off DICOM file", expected=f"{wanted} bytes of pixels", remedy="copy it again")
-        offset = int(element.value_tell) if bits in (8, 16) and samples == 1 else None
+        offset = start if bits in (8, 16) and samples == 1 else None
     return Storage(path, syntax, (rows, columns), samples, bits, fields.count(dataset, "PixelRepresentation") == 1,
                    (fields.text(dataset, "PhotometricInterpretation") or "MONOCHROME2").upper(), frames, offset,
-                   syntax == "1.2.840.10008.1.2.2", min(bits, sizes["BitsStored"] or bits))
+                   syntax == "1.2.840.10008.1.2.2", min(bits, stored_bits or bits),
+                   pixels if frames == 1 and not native else ())
+
+
+def _place(path: Path, dataset: Header) -> tuple[str, int, tuple[tuple[int, int], ...]]:
+    """Transfer syntax, size of the file, (offset, length) of native pixels or of RLE fragments."""
+    if isinstance(dataset, Head):
+        return dataset.syntax, dataset.size, dataset.pixels
+    meta = getattr(dataset, "file_meta", None)
+    syntax = str(getattr(meta, "TransferSyntaxUID", None) or _guessed_syntax(dataset))
+    element = dataset.get_item("PixelData", keep_deferred=True) if "PixelData" in dataset else None
+    size = path.stat().st_size
+    if element is not None and syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"):
+        return syntax, size, ((int(element.value_tell), int(element.length)),)
+    if isinstance(element, RawDataElement) and syntax == "1.2.840.10008.1.2.5" and element.length == 0xFFFFFFFF:
+        with path.open("rb", buffering=0) as stream:
+            return syntax, size, fragments(partial(read_at, stream.fileno()), int(element.value_tell), size)
+    return syntax, size, ()
 
 
 def _guessed_syntax(dataset: Dataset) -> str:
@@ -150,7 +176,7 @@ def _spacing(values: tuple[float, ...] | None) -> tuple[float, float] | None:
     return values[0], values[1]
 
 
-def _classic(storage: Storage, uid: str, dataset: Dataset) -> Frame:
+def _classic(storage: Storage, uid: str, dataset: Header) -> Frame:
     spacing = _spacing(fields.numbers(dataset, "PixelSpacing", 2))
     thickness = fields.number(dataset, "SliceThickness")
     affine = _placed(fields.numbers(dataset, "ImagePositionPatient", 3),
@@ -163,7 +189,7 @@ def _classic(storage: Storage, uid: str, dataset: Dataset) -> Frame:
                  fields.number(dataset, "EchoTime"))
 
 
-def _detector_spacing(dataset: Dataset) -> tuple[float, float] | None:
+def _detector_spacing(dataset: Header) -> tuple[float, float] | None:
     """At the detector (X-ray), or of the only ultrasound region measured in centimetres."""
     found = _spacing(fields.numbers(dataset, "ImagerPixelSpacing", 2))
     regions = list(fields.items(dataset, "SequenceOfUltrasoundRegions"))
@@ -176,7 +202,7 @@ def _detector_spacing(dataset: Dataset) -> tuple[float, float] | None:
     return abs(step[0] or 0.0) * 10, abs(step[1] or 0.0) * 10
 
 
-def _cycle_ms(dataset: Dataset) -> float | None:
+def _cycle_ms(dataset: Header) -> float | None:
     interval = fields.number(dataset, "NominalInterval")
     if interval is None or not 150 < interval < 5000:
         rate = fields.number(dataset, "HeartRate")
@@ -218,18 +244,18 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _modality(dataset: Dataset) -> str:
+def _modality(dataset: Header) -> str:
     return shown(fields.text(dataset, "Modality") or "no modality", 16)
 
 
-def has_pixels(dataset: Dataset) -> bool:
+def has_pixels(dataset: Header) -> bool:
     """Whether it is an image, other than a segmentation."""
     if fields.text(dataset, "SOPClassUID") in _SEGMENTATIONS:
         return False
     return any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 
 
-def require_image(dataset: Dataset) -> None:
+def require_image(dataset: Header) -> None:
     """Refuse a DICOM object without pixels, or whose pixels are missing."""
     if not has_pixels(dataset):
         if fields.text(dataset, "SOPClassUID") in _SEGMENTATIONS:

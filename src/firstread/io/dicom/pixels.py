@@ -1,4 +1,4 @@
-"""Pixels of many frames into one array: uncompressed ones straight from the files, the rest through the codecs."""
+"""Pixels of many frames into one array: uncompressed and RLE ones straight from the files, the rest through codecs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pydicom
 
 from firstread.core.errors import FormatError, SignalError, UnsupportedError
 from firstread.core.records import Note
-from firstread.io.dicom.decode import APART, PLUGINS, decode_apart, decode_frames
+from firstread.io.dicom.decode import APART, HOLDING, PLUGINS, decode_apart, decode_frames, decode_rle
 from firstread.io.dicom.frames import Frame, Storage
 
+_BLOCK = 8  # frames that a thread takes at once
+_WORTH = 24  # files from which on starting a process costs less than it saves
+_RLE = "1.2.840.10008.1.2.5"
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 
 
@@ -34,7 +37,7 @@ def load(frames: Sequence[Frame], notes: list[Note], *, threads: int = 4) -> np.
     colour = frames[0].storage.photometric in _COLOUR
     inverted = frames[0].storage.photometric == "MONOCHROME1"
     alike = len({f.storage.dtype.newbyteorder("=") for f in frames}) == 1
-    if alike and not colour and all(f.storage.offset is not None for f in frames):
+    if alike and not colour and all(f.storage.offset is not None or _is_plain_rle(f.storage) for f in frames):
         exact = not inverted and fits_int16(frames)
         stored = _direct(frames, threads, exact=exact)
         if exact:
@@ -91,23 +94,29 @@ def _inverted(stored: np.ndarray, storage: Storage) -> np.ndarray:
 
 
 def _direct(frames: Sequence[Frame], threads: int, *, exact: bool) -> np.ndarray:
-    """Uncompressed grey pixels straight into the array, where ``exact`` rescaled while each plane is in the cache."""
+    """Grey pixels from the files into the array, where ``exact`` rescaled while each plane is in the cache."""
     dtype = frames[0].storage.dtype.newbyteorder("=")
     volume = np.empty((len(frames), 1, *frames[0].storage.shape), dtype=dtype)
 
-    def work(index: int) -> None:
-        plane, frame = volume[index, 0], frames[index]
-        _read_into(frame, plane)
-        if frame.storage.big_endian:
-            plane.byteswap(inplace=True)
-        _clear_high_bits(plane, frame.storage.stored_bits)
-        if exact:
-            _whole(plane, int(frame.slope), int(frame.intercept))
+    def work(start: int) -> None:
+        for frame, plane in zip(frames[start:start + _BLOCK], volume[start:start + _BLOCK, 0], strict=True):
+            _read_into(frame, plane)
+            if frame.storage.big_endian:
+                plane.byteswap(inplace=True)
+            _clear_high_bits(plane, frame.storage.stored_bits)
+            if exact:
+                _whole(plane, int(frame.slope), int(frame.intercept))
 
     with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(work, range(len(frames))):
+        for _ in pool.map(work, range(0, len(frames), _BLOCK)):
             continue
     return volume.view(np.int16) if exact else volume
+
+
+def _is_plain_rle(storage: Storage) -> bool:
+    """Whether it is one grey RLE frame whose place in the file is known."""
+    return (storage.syntax == _RLE and len(storage.fragments) == 1 and storage.samples == 1
+            and storage.bits in (8, 16) and storage.photometric in ("MONOCHROME1", "MONOCHROME2"))
 
 
 def fits_int16(frames: Sequence[Frame]) -> bool:
@@ -154,29 +163,46 @@ def _gathered(decoded: list[np.ndarray | None], channels: int, shape: tuple[int,
 
 
 def _read_into(frame: Frame, plane: np.ndarray) -> None:
-    """The frame's bytes from the file into ``plane``."""
+    """The frame's bytes from the file into ``plane``, decoded where they are RLE."""
     storage = frame.storage
-    with storage.path.open("rb", buffering=0) as stream:
-        stream.seek((storage.offset or 0) + frame.index * plane.nbytes)
-        view, done = memoryview(plane).cast("B"), 0
+    descriptor = os.open(storage.path, os.O_RDONLY)
+    try:
+        if storage.offset is None:
+            with _codec_errors(_RLE):
+                offset, length = storage.fragments[0]
+                plane[...] = decode_rle(os.pread(descriptor, length, offset), plane.shape, plane.dtype)
+            return
+        offset, view, done = storage.offset + frame.index * plane.nbytes, memoryview(plane).cast("B"), 0
         while done < plane.nbytes:
-            read = stream.readinto(view[done:])
+            read = os.preadv(descriptor, [view[done:]], offset + done)
             if not read:
                 raise FormatError("a cut-off DICOM file", expected=f"{plane.nbytes} bytes of pixels in each frame",
                                   remedy="copy it again")
             done += read
+    finally:
+        os.close(descriptor)
 
 
 def _decoded(frames: Sequence[Frame], groups: list[list[int]], threads: int) -> list[tuple[int, np.ndarray]]:
     """(index, pixels) of all frames, ``groups`` of which share a file."""
     jobs = [(frames[g[0]].storage.path, frames[g[0]].storage.syntax, [frames[i].index for i in g]) for g in groups]
     with _codec_errors(frames[0].storage.syntax):
+        workers = min(threads, os.cpu_count() or 1)
         if any(PLUGINS.get(syntax) in APART for _, syntax, _ in jobs):
             done = decode_apart(jobs)
+        elif workers > 1 and len(jobs) >= _WORTH and all(PLUGINS.get(syntax) in HOLDING for _, syntax, _ in jobs):
+            done = _in_processes(jobs, workers)
         else:
-            with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(max_workers=workers) as pool:
                 done = list(pool.map(lambda job: decode_frames(*job), jobs))
     return [pair for group, pixels in zip(groups, done, strict=True) for pair in zip(group, pixels, strict=True)]
+
+
+def _in_processes(jobs: list[tuple[Path, str, list[int]]], workers: int) -> list[list[np.ndarray]]:
+    """Every ``workers``-th job in the same child process; the arrays in the order of ``jobs``."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        shares = list(pool.map(decode_apart, (jobs[first::workers] for first in range(workers))))
+    return [shares[index % workers][index // workers] for index in range(len(jobs))]
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydicom.dataset import Dataset
 
 from firstread.core.errors import FormatError, InputError
 from firstread.core.reading import Person
 from firstread.core.records import Image, Note, Rows
 from firstread.io.arrays import as_tensor
 from firstread.io.dicom import fields, pixels
+from firstread.io.dicom.fields import Header
 from firstread.io.dicom.files import find_images, looks_like_dicom, read_header
 from firstread.io.dicom.frames import Frame, require_image
 from firstread.io.dicom.series import choose, series_in
@@ -46,7 +46,7 @@ def read(path: Path, *, series: str | None = None, spacing_mm: tuple[float, floa
     return image, person_of(chosen.headers[0], identify=identify)
 
 
-def _one(path: Path) -> list[tuple[Path, Dataset]]:
+def _one(path: Path) -> list[tuple[Path, Header]]:
     with path.open("rb") as stream:
         head = stream.read(132)
     if not looks_like_dicom(head):
@@ -57,7 +57,7 @@ def _one(path: Path) -> list[tuple[Path, Dataset]]:
     return [(path, dataset)]
 
 
-def _folder(path: Path, notes: list[Note]) -> list[tuple[Path, Dataset]]:
+def _folder(path: Path, notes: list[Note]) -> list[tuple[Path, Header]]:
     found = find_images(path)
     if not found.images:
         held = f"{found.other + found.damaged + found.pixelless} files, none a DICOM image" if (
@@ -81,7 +81,7 @@ def _reference(frame: Frame) -> FrameReference:
     return FrameReference(frame.storage.path, frame.sop_uid, frame.index)
 
 
-def person_of(header: Dataset, *, identify: bool = False) -> Person:
+def person_of(header: Header, *, identify: bool = False) -> Person:
     """Sex, age, height and weight where they are plausible; name and identifier only where asked for."""
     sex = fields.text(header, "PatientSex")
     age = re.fullmatch(r"(\d{3})([YMWD])", fields.text(header, "PatientAge") or "")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from firstread.core.errors import FormatError, InputError
 from firstread.core.records import Note
 from firstread.io.dicom import fields
+from firstread.io.dicom.fields import Header
 from firstread.io.dicom.frames import Frame, frames_of
 from firstread.io.limits import shown
 
@@ -30,7 +30,7 @@ class Series:
     reference_uid: str
     kind: str
     frames: tuple[Frame, ...]
-    headers: tuple[Dataset, ...] = field(repr=False)
+    headers: tuple[Header, ...] = field(repr=False)
     broken: FormatError | None = None
 
     @property
@@ -50,9 +50,9 @@ class Series:
         return f"{number}{joined}{named} {self.modality} {self.slices} x {self.phases}"
 
 
-def series_in(images: list[tuple[Path, Dataset]]) -> list[Series]:
+def series_in(images: list[tuple[Path, Header]]) -> list[Series]:
     """All series, split by image type and echo, those with one slice each joined to stacks."""
-    parts: dict[tuple, list[tuple[Path, Dataset]]] = defaultdict(list)
+    parts: dict[tuple, list[tuple[Path, Header]]] = defaultdict(list)
     for path, dataset in images:
         parts[_key(dataset)].append((path, dataset))
     return _joined([_series(key, members) for key, members in parts.items()])
@@ -89,14 +89,14 @@ def _listed(found: list[Series]) -> str:
     return ", ".join(told[:8]) + (f" and {len(told) - 8} more" if len(told) > 8 else "")
 
 
-def _key(dataset: Dataset) -> tuple:
+def _key(dataset: Header) -> tuple:
     """Study, series, size, and kind of image (magnitude or phase …): what never mixes in one record."""
     kind = (fields.text(dataset, "ImageType") or "").split("\\")[2:3]
     return (fields.text(dataset, "StudyInstanceUID") or "", fields.text(dataset, "SeriesInstanceUID") or "",
             fields.count(dataset, "Rows"), fields.count(dataset, "Columns"), kind[0] if kind else "")
 
 
-def _series(key: tuple, members: list[tuple[Path, Dataset]]) -> Series:
+def _series(key: tuple, members: list[tuple[Path, Header]]) -> Series:
     frames: list[Frame] = []
     broken = None
     for path, dataset in members:
@@ -112,7 +112,7 @@ def _series(key: tuple, members: list[tuple[Path, Dataset]]) -> Series:
                   tuple(frames), tuple(dataset for _, dataset in members), broken)
 
 
-def _description(dataset: Dataset) -> str:
+def _description(dataset: Header) -> str:
     """The series description without words of the patient's name or identifier, at most 40 characters."""
     described = fields.text(dataset, "SeriesDescription") or ""
     private = " ".join(fields.text(dataset, name) or "" for name in ("PatientName", "PatientID"))

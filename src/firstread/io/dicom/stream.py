@@ -20,3 +20,8 @@ class BoundedReader(io.BufferedReader):
         if size is not None and size > _SMALL:
             size = max(0, min(size, self.size - self.tell()))
         return super().read(size)
+
+
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """``count`` bytes of an open file from ``offset`` on, fewer at its end."""
+    return os.pread(descriptor, count, offset)

@@ -59,9 +59,9 @@ def _without_copies(frames: tuple[Frame, ...], notes: list[Note]) -> tuple[Frame
 def _by_place(frames: tuple[Frame, ...], notes: list[Note]) -> list[list[Frame]]:
     """Frames of each slice position, in order of time; every slice has equally many."""
     places: dict[tuple, list[Frame]] = {}
-    for frame in frames:
-        if frame.affine is not None:
-            places.setdefault(tuple(np.round(frame.affine[:3].ravel(), 2).tolist()), []).append(frame)
+    placed = [(frame, frame.affine[:3].ravel()) for frame in frames if frame.affine is not None]
+    for (frame, _), place in zip(placed, np.round([where for _, where in placed], 2).tolist(), strict=True):
+        places.setdefault(tuple(place), []).append(frame)
     slices = [_by_time(group) for group in places.values()]
     sizes = sorted({len(group) for group in slices})
     if len(sizes) > 1:
