@@ -63,6 +63,19 @@ def test_every_frame_gets_its_budget_and_keeps_what_it_has(name):
     assert torch.equal(acquire_actively(FULL, policies()[name], count=9, start=START, per_step=2).mask, made.mask)
 
 
+def test_rows_are_measured_each_for_itself():
+    two = FULL.draws(2)
+    made = lines_of(acquire_actively(two, RandomLines(), count=8, start=START))
+    assert made.shape == (2, 3, 1, 24) and (made.sum(dim=-1) == 8).all() and not torch.equal(made[0], made[1])
+    oracle = GreedyOracle(full=two, loss=error)
+    same = lines_of(acquire_actively(two, oracle, count=8, start=StoredMask(mask=_centre())))
+    assert torch.equal(same[0], same[1])
+
+
+def _centre() -> torch.Tensor:
+    return torch.zeros(3, 24).index_fill_(1, torch.arange(10, 14), 1.0)
+
+
 def test_a_policy_sees_nothing_that_was_not_measured():
     def looks(measured, generator):
         hidden = (lines_of(measured) == 0)[:, :, None, :, :, None].expand_as(measured.data)

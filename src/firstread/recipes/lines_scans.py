@@ -1,0 +1,192 @@
+"""Ways of choosing lines on phantom hearts: what is learned on training subjects, and what each way then measures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from firstread.acquire.active import Policy, acquire_actively, add_lines, lines_of, measure_lines
+from firstread.acquire.coils import GaussianCoils, LoopCoils
+from firstread.acquire.heart import heart_subject
+from firstread.acquire.heart_population import Family
+from firstread.acquire.mri import Encode
+from firstread.acquire.policies import (
+    Disagreement,
+    GreedyOracle,
+    PlannedLines,
+    RandomLines,
+    ScoringNetwork,
+    line_features,
+    line_gains,
+)
+from firstread.acquire.sampling import FullySampled, LearnedMask, StoredMask, centre
+from firstread.core.keys import Key
+from firstread.core.records import HardLabels, KSpace
+from firstread.io import pattern
+from firstread.nets.lines import LineScorer
+from firstread.reconstruct.iterative import TemporalTV
+
+FIRST_SEED: dict[Family, int] = {"train": 70_000, "test": 71_000}
+FIXED = ("greedy on average", "learned")
+POLICIES = ("random", *FIXED, "active: disagreement", "active: network", "oracle greedy")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is scanned and how; budgets are lines per frame, the fixed ``centre_lines`` among them."""
+
+    lines: int = 64
+    spacing_mm: float = 3.0
+    slices: int = 3
+    gap_mm: float = 18.0
+    frames: int = 6
+    coils: int = 4
+    snr: float = 30.0
+    centre_lines: int = 4
+    budgets: tuple[int, ...] = (6, 8, 12)
+    per_step: int = 2
+    spread: float = 3.0
+    training: int = 4
+    epochs: int = 2
+    seed: int = 0
+
+    def label(self) -> str:
+        """Short text that differs where any setting does."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Fully sampled k-space with noise, the noiseless magnitude, the labels, and the row's seed."""
+
+    full: KSpace
+    magnitude: Tensor
+    labels: HardLabels
+    seed: int
+
+
+def draw(study: Study, family: Family, index: int) -> Subject:
+    """Subject ``index``; training and test families differ in shapes, coils and seeds."""
+    seed = FIRST_SEED[family] + 100 * study.seed + index
+    made = heart_subject(seed=seed, family=family, matrix=(study.lines, study.lines), spacing_mm=study.spacing_mm,
+                         slices=study.slices, gap_mm=study.gap_mm, frames=study.frames)
+    coils = GaussianCoils(count=study.coils) if family == "train" else LoopCoils(count=study.coils)
+    full = Encode(sampling=FullySampled(), coils=coils, snr=study.snr)(made.image, Key(seed, "study_lines"))
+    return Subject(full, made.image.data.abs(), made.labels, seed)
+
+
+def reconstruction(strength: float = 0.03) -> TemporalTV:
+    """The reconstruction of all policies and figures."""
+    return TemporalTV(regularization=strength, iterations=20)
+
+
+def image_loss(subject: Subject) -> Callable[[KSpace], Tensor]:
+    """Squared error of the magnitude over that of a zero image."""
+    reconstruct = reconstruction()
+    return lambda kspace: ((reconstruct(kspace).data.abs() - subject.magnitude).square().sum()
+                           / subject.magnitude.square().sum())
+
+
+def start_of(study: Study) -> StoredMask:
+    """The centre lines of every frame."""
+    mask = torch.zeros(1, study.lines)
+    mask[:, centre(study.lines, study.centre_lines)] = 1
+    return StoredMask(mask=mask)
+
+
+def greedy_ranking(study: Study, subjects: Sequence[Subject]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """A fixed order of lines ``[frames, lines]``: greedy on the mean gain of all subjects and slices.
+
+    After Gözcü et al. 2018. Also every step's features and gains, which the scoring network is trained on.
+    """
+    mask = start_of(study)(study.frames, study.lines, torch.Generator())[None, :, None]
+    ranking, pairs, reconstruct = torch.zeros(study.frames, study.lines), [], reconstruction()
+    for step in range((max(study.budgets) - study.centre_lines) // study.per_step):
+        gains = []
+        for subject in subjects:
+            whole = mask.expand(1, study.frames, study.slices, study.lines)
+            gains.append(line_gains(subject.full, whole, image_loss(subject)))
+            with torch.no_grad():
+                image = reconstruct(measure_lines(subject.full, whole)).data
+            pairs.append((line_features(image, whole), gains[-1]))
+        mean = torch.stack(gains).mean(dim=(0, 3))[:, :, None]
+        before, mask = mask, add_lines(mask, mean, study.per_step, spread=study.spread)
+        ranking += (mask - before)[0, :, 0] * (100.0 - step)
+        print(f"\rgreedy step {step + 1}", end="", file=sys.stderr, flush=True)
+    return ranking, pairs
+
+
+def trained_mask(study: Study, subjects: Sequence[Subject], count: int, start: Tensor) -> Tensor:
+    """The k-t pattern of ``count`` lines after training from ``start``, straight through the reconstruction."""
+    learned = LearnedMask(lines=study.lines, count=count, centre_lines=study.centre_lines, frames=study.frames,
+                          relaxation="budget", start=start)
+    optimizer = torch.optim.Adam(learned.parameters(), lr=0.4)
+    for _ in range(study.epochs):
+        for subject in subjects:
+            mask = learned(study.frames, study.lines, torch.Generator())
+            whole = mask[None, :, None].expand(1, -1, study.slices, -1)
+            optimizer.zero_grad()
+            image_loss(subject)(measure_lines(subject.full, whole)).backward()
+            optimizer.step()
+    return learned(study.frames, study.lines, torch.Generator()).detach()
+
+
+def trained_network(study: Study, pairs: Sequence[tuple[Tensor, Tensor]], steps: int = 400) -> LineScorer:
+    """A network that tells the oracle's gains from the features: mean squared error of their logarithms."""
+    torch.manual_seed(study.seed)
+    network = LineScorer()
+    features = torch.cat([f for f, _ in pairs])
+    gains = torch.cat([g for _, g in pairs]).clamp_min(0)
+    wanted = (gains / gains.amax(dim=(1, 3), keepdim=True) + 1e-3).log()
+    free = features[:, 2] == 0
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for step in range(steps):
+        pick = torch.randint(len(features), (8,), generator=Key(study.seed, "trained_network").generator(step, 0))
+        loss = (network(features[pick]) - wanted[pick])[free[pick]].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
+
+
+def learn(study: Study, folder: Path, patterns: Path) -> None:
+    """Store what is learned: a ranking and a network in the cache, a pattern file per fixed policy and budget."""
+    subjects = [draw(study, "train", index) for index in range(study.training)]
+    ranking, pairs = greedy_ranking(study, subjects)
+    begin = start_of(study)(study.frames, study.lines, torch.Generator())[None, :, None]
+    for count in study.budgets:
+        greedy = add_lines(begin, ranking[None, :, None], count - study.centre_lines)[0, :, 0]
+        pattern.write(pattern_file(patterns, FIXED[0], count), greedy)
+        pattern.write(pattern_file(patterns, FIXED[1], count), trained_mask(study, subjects, count, greedy))
+    torch.save(trained_network(study, pairs).state_dict(), folder / "network.part")
+    (folder / "network.part").rename(folder / "network.pt")
+
+
+def pattern_file(patterns: Path, name: str, count: int) -> Path:
+    """Where the exported mask of a fixed policy lies."""
+    return patterns / f"lines-{name.replace(' ', '-')}-{count}.json"
+
+
+def scans(study: Study, name: str, subject: Subject, network: nn.Module, patterns: Path) -> list[KSpace]:
+    """What policy ``name`` measures at every budget; fixed ones scan the masks that were exported, read from file."""
+    if name in FIXED:
+        masks = [StoredMask(mask=pattern.read(pattern_file(patterns, name, count)).mask) for count in study.budgets]
+        return [acquire_actively(subject.full, PlannedLines(ranking=mask.mask), count=count, start=mask)
+                for mask, count in zip(masks, study.budgets, strict=True)]
+    policies: dict[str, Callable[[], Policy]] = {
+        "random": lambda: RandomLines(acceleration=study.lines / max(study.budgets)),
+        "active: disagreement": lambda: Disagreement(members=[reconstruction(s) for s in (0.003, 0.03, 0.3)]),
+        "active: network": lambda: ScoringNetwork(network=network, reconstruct=reconstruction()),
+        "oracle greedy": lambda: GreedyOracle(full=subject.full, loss=image_loss(subject))}
+    seen: dict[int, KSpace] = {}
+    acquire_actively(subject.full, policies[name](), count=max(study.budgets), start=start_of(study),
+                     per_step=study.per_step, spread=0 if name == "random" else study.spread,
+                     key=Key(subject.seed, name), watch=lambda k: seen.update({int(lines_of(k)[0, 0, 0].sum()): k}))
+    return [seen[count] for count in study.budgets]
