@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from firstread.core.errors import OutputError
-from firstread.io.folder import new_folder
+from firstread.io.folder import check_free, new_folder
 
 
 def test_appears_whole(tmp_path):
@@ -22,9 +22,10 @@ def test_nothing_is_left_when_the_work_breaks_off(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence(tmp_path, number):
     with pytest.raises(OutputError, match="free some space"), new_folder(tmp_path / "out", marker="m"):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,3 +51,19 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="is a file"), new_folder(tmp_path / "out", marker="m"):
         raise AssertionError("not reached")
+
+
+def test_a_file_above_the_folder_is_named_before_any_work(tmp_path):
+    (tmp_path / "letter").write_text("a file")
+    with pytest.raises(OutputError, match="letter is a file"):
+        check_free(tmp_path / "letter" / "out", marker="m", overwrite=False)
+
+
+def test_a_place_that_refuses_in_spite_of_its_permissions_is_found_before_any_work(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("firstread.io.folder.tempfile.mkdtemp", refuse)
+    with pytest.raises(OutputError, match="Read-only"):
+        check_free(tmp_path / "out", marker="m", overwrite=False)
+    assert list(tmp_path.iterdir()) == []

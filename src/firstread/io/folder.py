@@ -12,6 +12,8 @@ from pathlib import Path
 
 from firstread.core.errors import OutputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def check_free(folder: Path, *, marker: str, overwrite: bool) -> None:
     """Refuse, before any work, an output folder that cannot be written or that holds something.
@@ -20,12 +22,16 @@ def check_free(folder: Path, *, marker: str, overwrite: bool) -> None:
 
     Raises OutputError.
     """
-    parent = _existing_parent(folder)
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"{folder}: no permission to write in {parent}", expected="a writable folder",
-                          remedy="choose another with -o")
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file", expected="a folder for the result", remedy="choose another with -o")
+    try:
+        for path in (folder, *folder.absolute().parents):
+            if path.exists() and not path.is_dir():
+                raise OutputError(f"{path} is a file", expected="a folder for the result",
+                                  remedy="choose another with -o")
+        parent = _existing_parent(folder.resolve().parent)
+        os.rmdir(tempfile.mkdtemp(prefix=".firstread-", dir=parent))  # permission bits do not tell everything
+    except OSError as error:
+        raise OutputError(f"{folder}, where nothing can be written ({error.strerror})", expected="a writable folder",
+                          remedy="choose another with -o") from error
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / marker).is_file():
@@ -64,7 +70,7 @@ def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterato
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno in (*_FULL, errno.EACCES, errno.EROFS, errno.EIO):
             raise _unwritable(folder, error) from error
         raise
     finally:
@@ -80,6 +86,6 @@ def _existing_parent(folder: Path) -> Path:
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in _FULL
     return OutputError(f"{folder}: {error.strerror}", expected="a folder that can be written",
                        remedy="free some space and run again" if full else "choose another with -o")
