@@ -44,13 +44,14 @@ def window_weight(window: tuple[int, ...], blend: Literal["gaussian", "linear"])
 
 
 def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch channel *space"], *,
-          window: tuple[int, ...], overlap: float = 0.25, at_once: int = 4,
+          window: tuple[int, ...], overlap: float = 0.25, at_once: int = 1,
           blend: Literal["gaussian", "linear"] = "gaussian",
           precision: torch.dtype | None = None) -> Float[Tensor, "batch classes *space"]:
     """``sum_k w_k network(x_k) / sum_k w_k`` over windows ``x_k`` of a 2D or 3D image.
 
     window: size along each axis of ``space``; smaller images are padded by replication and cropped again.
-    overlap: least share of a window that its neighbour covers too, in [0, 1); at_once: windows per call.
+    overlap: least share of a window that its neighbour covers too, in [0, 1).
+    at_once: windows per call; more take more memory and, for our 3D U-Net on a CPU, no less time.
     precision: run the network in it (``torch.bfloat16``) and blend in float32.
 
     Beside the network's own memory one output and one row of ``at_once`` windows are held. No gradient is kept unless
