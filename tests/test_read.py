@@ -95,6 +95,30 @@ def test_a_picture_is_shown_and_not_measured(tmp_path):
     assert "not_a_heart_stack" in {note.code for note in reading.notes} and "phenotypes" not in reading.case
 
 
+def test_a_grey_picture_is_not_measured_either(tmp_path):
+    from PIL import Image as Picture
+
+    Picture.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / "a.png")
+    for settings in (Settings(), Settings(spacing_mm=(8.0, 1.5, 1.5))):
+        reading = read_to_folder(tmp_path / "a.png", tmp_path / "out", settings, overwrite=True)
+        assert "not_a_heart_stack" in {note.code for note in reading.notes} and "phenotypes" not in reading.case
+
+
+def test_an_array_of_images_is_measured_with_and_without_spacing(heart, tmp_path):
+    np.save(tmp_path / "a.npy", heart.image.data[0, :, 0].abs().numpy())
+    without = read_to_folder(tmp_path / "a.npy", tmp_path / "a", Settings(axes="time,z,y,x")).case["phenotypes"]
+    stated = Settings(axes="time,z,y,x", spacing_mm=(12.0, 2.4, 2.4))
+    having = read_to_folder(tmp_path / "a.npy", tmp_path / "b", stated).case["phenotypes"]
+    assert without["LVEDV"].value is None and without["LVEF"].value is not None
+    assert having["LVEDV"].value is not None
+
+
+def test_only_the_consensus_is_shown(raw, tmp_path):
+    reading = read_to_folder(raw, tmp_path / "out")
+    assert {record.batch for record in reading.case.values()} == {1}
+    assert "several_rows" not in (tmp_path / "out" / "reading.json").read_text()
+
+
 def bad_inputs(folder: Path, nifti: Path, raw: Path) -> dict[str, tuple[Path, str]]:
     """A path and a word that its sentence must hold, by kind of mistake."""
     (folder / "empty").mkdir()

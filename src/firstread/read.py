@@ -58,6 +58,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     """
     settings = settings or Settings()
     started = time.perf_counter()
+    truth, analytic = read_truth(settings.truth) if settings.truth is not None else ({}, {})
     progress(f"opening {source}")
     opened = open_file(source, axes=settings.axes, spacing_mm=settings.spacing_mm, series=settings.series,
                        identify=settings.identify)
@@ -75,11 +76,11 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
             extra = (Note("intervals_of_raw_data", "The intervals were calibrated on hearts reconstructed from raw "
                           "data, not on images; how often they hold the truth here was not measured."),)
     errors: dict[str, float] = {}
-    if settings.truth is not None:
-        truth, analytic = read_truth(settings.truth)
+    if truth:
         errors = compare(done, truth, analytic)
         done = replace(done, records={**done.records, **truth})
-    kept = {name: record for name, record in done.items() if not name.endswith((".members", ".point"))}
+    rows = max(record.batch for record in opened.case.values())
+    kept = {name: record for name, record in done.items() if record.batch == rows and not name.endswith(".point")}
     name = source.name if settings.identify else f"{opened.kind} input"
     return Reading(replace(done, records=kept), _person(opened.person, settings), name, opened.kind, file_hash(source),
                    versions(), time.perf_counter() - started, peak_memory_mb(), (*done.notes, *extra), errors)
@@ -108,13 +109,15 @@ def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
 
 
 def no_heart(case: Case, kind: str) -> str | None:
-    """Why an input cannot be a short-axis MR stack, or None: a colour or projected image, or a picture file."""
+    """Why an input cannot be a short-axis MR stack, or None: a picture file, a colour or a projected image."""
+    if kind == "picture":
+        return "the input is a picture"
     for image in case.values():
         if isinstance(image, Image):
             if image.data.shape[2] != 1:
                 return f"the input has {image.data.shape[2]} colours"
-            if image.grid.frame in ("detector", "slide"):
-                return "the input is a picture" if kind == "picture" else "the input is a projected image"
+            if kind == "DICOM" and image.grid.frame != "patient":
+                return "the input is a projected image"
     return None
 
 
