@@ -23,6 +23,11 @@ class Sex(StrEnum):
     M = "M"
 
 
+class Phase(StrEnum):
+    ED = "ED"
+    ES = "ES"
+
+
 @app.command()
 def read(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM folder or file, NIfTI, ISMRMRD, fastMRI, BART "
@@ -31,7 +36,7 @@ def read(
     axes: Annotated[str | None, typer.Option(help="Axes of a .npy file, such as time,coil,y,x.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
     series: Annotated[str | None, typer.Option(help="Which DICOM series (number, UID or description).")] = None,
-    phase: Annotated[str | None, typer.Option(help="ED or ES: the heart phase of a single frame.")] = None,
+    phase: Annotated[Phase | None, typer.Option(help="Heart phase of a single frame.", case_sensitive=False)] = None,
     sex: Annotated[Sex | None, typer.Option(help="For the reference ranges, where the file does not say.")] = None,
     height_cm: Annotated[float | None, typer.Option(min=30, max=260)] = None,
     weight_kg: Annotated[float | None, typer.Option(min=1, max=500)] = None,
@@ -45,7 +50,8 @@ def read(
     """Read a heart: images or raw data in; page, JSON, contours and DICOM SEG out."""
     from firstread.read import Settings, read_to_folder
 
-    settings = Settings(axes=axes, spacing_mm=_numbers(spacing), series=series, phase=phase,
+    settings = Settings(axes=axes, spacing_mm=_numbers(spacing), series=series,
+                        phase=phase.value if phase else None,
                         sex=sex.value if sex else None, height_cm=height_cm, weight_kg=weight_kg, weights=weights,
                         truth=truth, identify=identify, seed=seed)
     reading = read_to_folder(source, output, settings, overwrite=overwrite, progress=_say)

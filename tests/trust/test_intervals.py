@@ -74,9 +74,12 @@ def test_intervals_stay_within_what_is_possible():
 
 
 def test_what_was_not_calibrated_has_no_interval_and_a_note():
-    point = measured([70.0], "1/min", "HR")
+    point = measured([70.0], "g", "LVM")
     found = ConformalIntervals(calibration=CALIBRATION)(point, ensemble(point, [[70.0, 70.0, 70.0]]))
-    assert found["HR"].lower is None and "HR" in found.notes[0].text
+    assert found["LVM"].lower is None and "LVM" in found.notes[0].text
+    rate = measured([70.0], "1/min", "HR")
+    found = ConformalIntervals(calibration=CALIBRATION)(rate, ensemble(rate, [[70.0, 70.0, 70.0]]))
+    assert found["HR"].lower is None and not found.notes, "the file's heart rate is no estimate"
     absent = Phenotypes(Rows.subjects(), {"LVEF": Phenotype(None, "%", reason="a single frame")})
     assert ConformalIntervals(calibration=CALIBRATION)(absent, absent.draws(3))["LVEF"].reason == "a single frame"
 

@@ -29,6 +29,8 @@ def read(path: Path, *, axes: str | None = None, spacing_mm: tuple[float, float,
 
     Errors: InputError and its kinds FormatError and UnsupportedError, GeometryError, SignalError; each one sentence.
     """
+    base = path.with_name(path.name + ".cfl")  # BART names a pair of files by what they share
+    path = base if not path.exists() and base.is_file() else path
     try:
         with warnings.catch_warnings():  # parsers warn with values of the file; what matters is a Note or an error
             warnings.simplefilter("ignore")

@@ -18,6 +18,9 @@ from firstread.core.stage import Stage
 from firstread.trust.conformal import equal_tails, smallest_calibration
 from firstread.trust.scores import FLOORS, Scores, collect_scores, member_rows, member_spread
 
+READ_OFF = ("frame", "1/min")
+"""Units of what needs no interval: which frame was taken, and the heart rate that the file states."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -166,6 +169,8 @@ def with_intervals(point: Phenotypes, spreads: Mapping[str, Tensor | None], tail
                    calibrated_on: str) -> tuple[Phenotypes, list[str]]:
     """``point`` with ``[value + lower * scale, value + upper * scale]``, and the names left without any interval.
 
+    Frames and rates are read off, not estimated: without a calibration they are not named.
+
     spreads: by phenotype ``[batch]``, or None; tails: lower and upper by phenotype, ``[batch]`` each. A row where a
     tail is NaN or infinite has no interval (NaN).
     """
@@ -175,7 +180,7 @@ def with_intervals(point: Phenotypes, spreads: Mapping[str, Tensor | None], tail
             continue
         spread = spreads.get(name)
         if spread is None or name not in tails:
-            bare.append(name)
+            bare += [] if name not in tails and phenotype.unit in READ_OFF else [name]
             continue
         value = phenotype.value.detach()
         scale = spread.to(value) + floors[name]

@@ -63,10 +63,10 @@ def read_header(path: Path) -> Dataset:
     except PermissionError:
         raise
     except Exception as error:  # a damaged file can raise anything in a parser
-        raise FormatError("a damaged or cut-off DICOM file", expected="a complete one",
+        raise FormatError(f"{path.name}, a damaged or cut-off DICOM file", expected="a complete one",
                           remedy="export or copy it again") from error
     if len(dataset) == 0:  # pydicom gives up on all elements where one is cut off
-        raise FormatError("a cut-off DICOM file", expected="a complete one", remedy="export or copy it again")
+        raise FormatError(f"{path.name}, a cut-off DICOM file", expected="a complete one", remedy="export or copy it again")
     return dataset
 
 

@@ -114,7 +114,8 @@ def _storage(path: Path, dataset: Header) -> Storage:
     if native and pixels:
         start, length = pixels[0]
         if length == 0xFFFFFFFF or length < wanted or start + wanted > size:
-            raise FormatError("a cut-off DICOM file", expected=f"{wanted} bytes of pixels", remedy="copy it again")
+            raise FormatError(f"{path.name}, a cut-off DICOM file", expected=f"{wanted} bytes of pixels",
+                              remedy="copy it again")
         offset = start if bits in (8, 16) and samples == 1 else None
     return Storage(path, syntax, (rows, columns), samples, bits, fields.count(dataset, "PixelRepresentation") == 1,
                    (fields.text(dataset, "PhotometricInterpretation") or "MONOCHROME2").upper(), frames, offset,

@@ -176,7 +176,8 @@ def _read_into(frame: Frame, plane: np.ndarray) -> None:
         while done < plane.nbytes:
             read = os.preadv(descriptor, [view[done:]], offset + done)
             if not read:
-                raise FormatError("a cut-off DICOM file", expected=f"{plane.nbytes} bytes of pixels in each frame",
+                raise FormatError(f"{storage.path.name}, a cut-off DICOM file",
+                                  expected=f"{plane.nbytes} bytes of pixels in each frame",
                                   remedy="copy it again")
             done += read
     finally:
