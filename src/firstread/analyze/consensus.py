@@ -74,9 +74,9 @@ def clean_up(index: Tensor) -> Tensor:
     """Class indices ``[batch, time, z, y, x]`` (1 LV cavity, 2 myocardium, 3 RV cavity) with stray pieces removed.
 
     The cavity may be closed in some slices, so besides its largest piece it keeps others that muscle surrounds; of the
-    right cavity the piece that shares the longest wall with the left ventricle stays. What the cavity of a slice encloses is cavity
-    (papillary muscles), what the right cavity encloses is right cavity, and other holes of the left ventricle become
-    the nearer of cavity and muscle.
+    right cavity the piece that shares the longest wall with the left ventricle stays. What the cavity of a slice
+    encloses is cavity (papillary muscles), what the right cavity encloses is right cavity, and other holes of the left
+    ventricle become the nearer of cavity and muscle.
 
     >>> clean_up(torch.tensor([3, 0, 3, 3]).reshape(1, 1, 1, 1, 4)).flatten().tolist()
     [0, 0, 3, 3]
