@@ -9,7 +9,7 @@ from torch import nn
 
 from firstread.acquire.coils import GaussianCoils
 from firstread.acquire.mri import Encode
-from firstread.acquire.sampling import LearnedMask, VariableDensity
+from firstread.acquire.sampling import FullySampled, LearnedMask, VariableDensity
 from firstread.analyze.segment import Segment
 from firstread.core.case import Case
 from firstread.core.keys import Key
@@ -63,3 +63,23 @@ def test_gradient_of_ef_reaches_the_sampling_mask():
     done["phenotypes"]["LVEF"].value.sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in mask.parameters()])
     assert torch.isfinite(gradient).all() and (gradient != 0).sum() > 4
+
+
+def test_gradient_of_ef_with_respect_to_a_relaxed_mask_agrees_with_finite_differences():
+    chain, kspace = Chain(*downstream()), double_kspace()
+    full = Encode(sampling=FullySampled(), coils=GaussianCoils(count=3), snr=80.0, keep_sensitivities=True)
+    image = blob(frames=3)
+    full = full(replace(image, data=image.data.to(torch.complex128)), Key(2, "encode"))
+    mask = 0.4 + 0.6 * kspace.mask.double()
+
+    def fraction(mask: torch.Tensor) -> torch.Tensor:
+        relaxed = replace(full, data=mask * full.data, mask=mask)
+        return chain(Case({"kspace": relaxed}))["phenotypes"]["LVEF"].value.sum()
+
+    leaf = mask.clone().requires_grad_()
+    fraction(leaf).backward()
+    generator, step = torch.Generator().manual_seed(0), 1e-5
+    for _ in range(2):
+        direction = (mask < 1) * torch.randn(mask.shape, generator=generator, dtype=torch.float64)
+        slope = (fraction(mask + step * direction) - fraction(mask - step * direction)) / (2 * step)
+        assert (leaf.grad * direction).sum().item() == pytest.approx(slope.item(), rel=1e-4, abs=1e-7)

@@ -86,6 +86,32 @@ def test_gradient_reaches_the_input(case):
     assert leaf.grad.abs().sum() > 0
 
 
+def gradients(case, *, copies: int = 1, recompute: tuple[str, ...] = ()) -> list[torch.Tensor]:
+    """Of the mean over draws of a loss on the stage's result: at its input and its parameters."""
+    leaf = case.records[case.gradient].data.detach().clone().requires_grad_()
+    records = {**case.records, case.gradient: _with_data(case.records[case.gradient], leaf)}
+    case.stage.zero_grad()
+    given = Case(records, seed=5)
+    chain = Chain(case.stage.using(writes="made"))
+    made = chain(given if copies == 1 else given.draws(copies), recompute=recompute)["made"]
+    (sum(t.abs().square().nansum() for t in _floats(made) if t.requires_grad) / copies).backward()
+    return [leaf.grad, *(p.grad for p in case.stage.parameters() if p.grad is not None)]
+
+
+def test_checkpointed_it_has_the_same_gradient(case):
+    if case.gradient is None:
+        pytest.skip("not differentiable")
+    for one, other in zip(gradients(case), gradients(case, recompute=("made",)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_copies_of_one_draw_have_its_gradient(case):
+    if case.gradient is None or case.stage.random:
+        pytest.skip("not differentiable, or each draw is another")
+    for one, other in zip(gradients(case), gradients(case, copies=3), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * one.abs().max().item())
+
+
 def test_runs_in_a_chain(case):
     made = Chain(case.stage.using(writes="made"))(Case(case.records, seed=5))
     assert isinstance(made["made"], case.stage.makes)
