@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import coverage, world
+from worlds import coverage, phenotypes, world
 
-from firstread.core.errors import ChainError, SettingError, SignalError
+from firstread.core.errors import MissingRecordError, SettingError, SignalError
 from firstread.trust.conformal import conformal_quantile
 from firstread.trust.intervals import ConformalIntervals, split_calibration
 from firstread.trust.scores import collect_scores
@@ -126,8 +126,29 @@ def test_a_case_far_beyond_the_calibration_cases_has_no_interval_and_a_note():
     assert "effective calibration size" in found["LVEF"].method
 
 
+def test_a_measured_number_can_tell_the_target_apart():
+    """Errors grow with the measured number, and the target has more of the high ones."""
+    def mix(seed, n, high):
+        draw = torch.Generator().manual_seed(seed)
+        truth = torch.where(torch.rand(n, generator=draw) < high, 65.0, 35.0).double() + torch.randn(n, generator=draw)
+        value = truth + (0.5 + 4 * (truth > 50)) * torch.randn(n, generator=draw)
+        return (*phenotypes(value, value[:, None] + torch.randn(n, 3, generator=draw)), {"LVEF": truth})
+
+    before, after = [], []
+    for seed in range(12):
+        point, members, truth = mix(seed, 300, 0.15)
+        scores = collect_scores(point, members, truth, calibrated_on="a mix")
+        target, copies, wanted = mix(1000 + seed, 300, 0.85)
+        ratio = fit_ratio(point["LVEF"].value[:, None], target["LVEF"].value[:, None], ("LVEF",))
+        plain = ConformalIntervals(calibration=split_calibration(scores, level=0.9))
+        before.append(coverage(plain(target, copies), wanted).double().mean().item())
+        found = WeightedIntervals(scores=scores, ratio=ratio, level=0.9)(target, copies, None)
+        after.append(coverage(found, wanted).double().mean().item())
+    assert sum(before) / 12 < 0.75 and 0.87 < sum(after) / 12 < 0.96
+
+
 def test_bad_input_is_named():
-    with pytest.raises(ChainError, match="features without x"):
+    with pytest.raises(MissingRecordError, match="no number 'x'"):
         point, members, _, features = world(7, 3)
         stage = WeightedIntervals(scores=scores_of(0, 300), ratio=true_ratio(0.5), level=0.9)
         stage(point, members, replace(features, names=("y",)))

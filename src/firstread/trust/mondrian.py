@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstread.core.errors import FormatError, InputError, MissingRecordError, SettingError
+from firstread.core.errors import FormatError, InputError, SettingError
 from firstread.core.records import Features, Note, Phenotypes
 from firstread.core.stage import Stage
 from firstread.trust.intervals import Calibration, split_calibration, with_intervals
-from firstread.trust.scores import Scores, feature_rows, member_rows, member_spread
+from firstread.trust.scores import Scores, member_rows, member_spread, number_of
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class GroupIntervals(Stage):
     def forward(self, point: Phenotypes, members: Phenotypes, features: Features | None) -> Phenotypes:
         made = self.calibration
         owner = member_rows(point.rows, members.rows, made.members)
-        index = made.groups.index(_number(made.groups.by, point, features))
+        index = made.groups.index(number_of(made.groups.by, point, features))
         one = next(iter(made.calibrations.values()))
         names = [name for name, quantity in one.quantities.items()
                  if name in point.values and quantity.unit == point.values[name].unit]
@@ -163,15 +163,3 @@ class GroupIntervals(Stage):
         by_group = [getattr(self.calibration.calibrations[group].quantities[name], side)
                     for group in self.calibration.groups.names]
         return torch.tensor([*by_group, float("nan")], dtype=torch.float64)[index.cpu()].to(index.device)
-
-
-def _number(by: str, point: Phenotypes, features: Features | None) -> Tensor:
-    if features is not None and by in features.names:
-        return feature_rows(point.rows, features)[:, features.names.index(by)]
-    phenotype = point.values.get(by)
-    if phenotype is not None and phenotype.value is not None:
-        return phenotype.value.detach().double()
-    known = [name for name, phenotype in point.values.items() if phenotype.value is not None]
-    known += features.names if features is not None else ()
-    raise MissingRecordError(f"no number {by!r} to tell the group", expected=f"one of {sorted(known)}",
-                             remedy="add it to the features of the case")

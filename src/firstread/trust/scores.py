@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstread.core.errors import ChainError, FormatError, InputError, SettingError
+from firstread.core.errors import ChainError, FormatError, InputError, MissingRecordError, SettingError
 from firstread.core.records import Features, Phenotype, Phenotypes, Rows
 from firstread.trust.conformal import normalized_errors
 from firstread.trust.fingerprints import require_disjoint
@@ -155,3 +155,19 @@ def feature_rows(point: Rows, features: Features) -> Float[Tensor, "batch featur
         raise ChainError(f"{sorted({len(rows) for rows in table})} rows of features per subject", expected="one",
                          remedy="average the features over the parts and draws of a subject")
     return features.data.detach().double()[torch.cat(table)]
+
+
+def number_of(name: str, point: Phenotypes, features: Features | None) -> Float[Tensor, " batch"]:
+    """The feature ``name``, or else the measured phenotype of that name, of each row of ``point``.
+
+    Raises MissingRecordError where there is neither, ChainError unless there is one row of features per subject.
+    """
+    if features is not None and name in features.names:
+        return feature_rows(point.rows, features)[:, features.names.index(name)]
+    phenotype = point.values.get(name)
+    if phenotype is not None and phenotype.value is not None:
+        return phenotype.value.detach().double()
+    known = [name for name, phenotype in point.values.items() if phenotype.value is not None]
+    known += features.names if features is not None else ()
+    raise MissingRecordError(f"no number {name!r} of the case", expected=f"one of {sorted(known)}",
+                             remedy="add it to the features of the case")

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstread.core.errors import ChainError, SettingError, SignalError
+from firstread.core.errors import SettingError, SignalError
 from firstread.core.records import Features, Note, Phenotypes
 from firstread.core.stage import Stage
 from firstread.trust.conformal import smallest_calibration
 from firstread.trust.intervals import with_intervals
-from firstread.trust.scores import Scores, feature_rows, member_rows, member_spread
+from firstread.trust.scores import Scores, member_rows, member_spread, number_of
 
 
 def weighted_quantile(scores: Float[Tensor, " n"], weights: Float[Tensor, " n"], new: Float[Tensor, " m"],
@@ -122,9 +122,10 @@ class WeightedIntervals(Stage):
         [value + lower(x) * scale, value + upper(x) * scale],  scale = sd over members + floor
 
     with the weighted quantiles at ``(1 ± level) / 2`` of the errors, mass ``w(x)`` at infinity. scores: of the
-    calibration cases, with the features that ``ratio`` names; features: one row per subject. A case that the
-    calibration cases say too little about (the quantile is infinite) has no interval, and a note says why. Raises
-    SettingError where the effective number of calibration cases is below what the level needs (19 at 90 %).
+    calibration cases; features: one row per subject. What ``ratio`` names are features, or phenotypes as measured (so
+    that another mix of patients can be weighted for). A case that the calibration cases say too little about (the
+    quantile is infinite) has no interval, and a note says why. Raises SettingError where the effective number of
+    calibration cases is below what the level needs (19 at 90 %).
     """
 
     result: ClassVar[str] = "phenotypes.weighted_intervals"
@@ -149,14 +150,9 @@ class WeightedIntervals(Stage):
         return (f"level={self.level}, calibrated_on={self.scores.calibrated_on!r}, weighted by {self.ratio.names} for "
                 f"{self.ratio.target} target cases")
 
-    def forward(self, point: Phenotypes, members: Phenotypes, features: Features) -> Phenotypes:
+    def forward(self, point: Phenotypes, members: Phenotypes, features: Features | None) -> Phenotypes:
         owner = member_rows(point.rows, members.rows, self.scores.members)
-        missing = [name for name in self.ratio.names if name not in features.names]
-        if missing:
-            raise ChainError(f"features without {', '.join(missing)}", expected=f"{', '.join(self.ratio.names)}",
-                             remedy="describe the input as the calibration cases were described")
-        table = feature_rows(point.rows, features)
-        new = self.ratio(table[:, [features.names.index(name) for name in self.ratio.names]])
+        new = self.ratio(torch.stack([number_of(name, point, features) for name in self.ratio.names], dim=1))
         spreads = {name: member_spread(members.values.get(name), owner) for name in point.values}
         tails = {name: self._tails(name, new) for name in self.scores.errors
                  if name in point.values and self.scores.units[name] == point.values[name].unit}

@@ -1,0 +1,55 @@
+"""The page of the intervals' evidence: says what holds and what does not, on subjects whose law is known."""
+
+import pytest
+import torch
+
+from firstread.core.errors import SettingError
+from firstread.recipes.evidence_intervals import ENSEMBLE, GROUPED, NAMES, PLAIN, Cohort, cells_of, main, page
+from firstread.recipes.heart_tables import UNITS, Results
+
+FEATURES = ("log_noise", "edges")
+
+
+def made(seed, count, *, low=0.3, times=1.0, noise=0.0):
+    """Subjects of two kinds, a share ``low`` weak with errors ``times`` as large; features shifted by noise."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(count):
+        weak = torch.rand((), generator=draw).item() < low
+        truth = {name: (30 if weak else 60) + 2 * torch.randn((), generator=draw).item() for name in UNITS}
+        error = {name: (times if weak else 1) * torch.randn((), generator=draw).item() for name in UNITS}
+        point = {name: value + error[name] for name, value in truth.items()}
+        members = [{n: v + torch.randn((), generator=draw).item() for n, v in point.items()} for _ in range(3)]
+        rows.append({"pathology": "dilated" if weak else "normal", "truth": truth, "point": point, "members": members})
+    return Cohort(Results(rows), noise + torch.randn(count, 2, generator=draw).double(), FEATURES)
+
+
+def test_every_cell_of_exchangeable_subjects_holds_and_the_page_says_so():
+    calibration, test = made(0, 90), made(1, 120)
+    text = page(calibration, test, {"the same": made(2, 60)}, command="python -m …", status="A trial.")
+    assert "A trial." in text and "Every cell is compatible with nominal coverage." in text
+    assert all(name in text for name in (*NAMES, PLAIN, ENSEMBLE, GROUPED))
+    cells = cells_of(calibration, test)
+    assert len(cells) == 4 * (1 + 2 + 3) * 2 + 4 * 3
+    assert f"all {len(cells)} cells" in text
+    assert text.count("| the same |") == 4 and "refused:" not in text
+
+
+def test_another_mix_fails_for_all_and_holds_by_third_of_the_measured_value():
+    cells = cells_of(made(3, 150, times=5.0), made(4, 300, low=0.9, times=5.0))
+    failed = {(method, cell.group) for method, cell in cells if not cell.holds}
+    assert (ENSEMBLE, "all") in failed and (PLAIN, "all") in failed
+    assert not any(method == GROUPED for method, _ in failed)
+
+
+def test_an_unlike_scanner_is_refused_by_weighting_and_by_the_guard():
+    text = page(made(0, 90), made(1, 60), {"noisy": made(5, 60, noise=9.0)}, command="…", status="")
+    rows = [line for line in text.splitlines() if line.startswith("| noisy |")]
+    assert len(rows) == 4 and all("no interval" in row and "60, 60 of 60" in row for row in rows)
+
+
+def test_too_few_calibration_subjects_are_named(tmp_path, capsys):
+    with pytest.raises(SettingError, match="19 or more"):
+        page(made(0, 40), made(1, 60), {}, command="…", status="")
+    assert main(["-o", str(tmp_path), "--cache", str(tmp_path / "none")]) == 2
+    assert "no folder none" in capsys.readouterr().err
