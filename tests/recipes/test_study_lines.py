@@ -1,6 +1,5 @@
 """The study of lines in miniature: it learns, scans what it exported, resumes, and pairs subjects."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from firstread.io import pattern
 from firstread.recipes import study_lines
 from firstread.recipes.lines_scans import FIXED, POLICIES, Study, draw, learn, pattern_file, scans
 
-SMALL = Study(lines=24, spacing_mm=8.0, slices=1, frames=3, coils=2, budgets=(6, 8), training=1, epochs=1)
+SMALL = Study(lines=24, spacing_mm=8.0, slices=1, frames=3, coils=2, budgets=(6, 8), training=1, steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,9 @@ def test_the_study_resumes_and_its_tables_are_paired(learned, tmp_path, monkeypa
     difference = [a[0]["NRMSE"] - b[0]["NRMSE"] for a, b in zip(found["oracle greedy"], found["random"], strict=True)]
     assert f"{sum(difference) / 2:.3f}" in paired
     assert "Small and simulated" in study_lines.page(SMALL, found, 2)
-    json.dumps(found)
+    monkeypatch.undo()
+    study_lines.picture(SMALL, study_lines.scorer(learned), learned, tmp_path / "lines.png")
+    assert (tmp_path / "lines.png").stat().st_size > 5000
 
 
 def test_another_setting_has_another_cache():

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstread.acquire.active import lines_of
 from firstread.analyze.segment import Segment
@@ -65,10 +65,16 @@ def errors(study: Study, subject: Subject, kspaces: Sequence[KSpace]) -> list[di
     return rows
 
 
-def measure_all(study: Study, folder: Path, patterns: Path, subjects: int, minutes: float) -> dict[str, list]:
-    """Rows of errors by policy, one per subject for whom all policies are done."""
+def scorer(folder: Path) -> LineScorer:
+    """The network that was learned."""
     network = LineScorer()
     network.load_state_dict(torch.load(folder / "network.pt", weights_only=True))
+    return network.eval()
+
+
+def measure_all(study: Study, folder: Path, patterns: Path, subjects: int, minutes: float) -> dict[str, list]:
+    """Rows of errors by policy, one per subject for whom all policies are done."""
+    network = scorer(folder)
     found: dict[str, list] = {name: [] for name in POLICIES}
     begun = time.monotonic()
     for index in range(subjects):
@@ -116,8 +122,26 @@ def page(study: Study, found: dict[str, list], asked: int) -> str:
     template = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined,
                            autoescape=False, keep_trailing_newline=True).get_template(TEMPLATE)  # Markdown, not HTML
     return template.render(**asdict(study), **tables, subjects=len(found["random"]), asked=asked,
-                           steps=study.epochs * study.training,
                            weights=sum(p.numel() for p in LineScorer().parameters()))
+
+
+def picture(study: Study, network: nn.Module, patterns: Path, path: Path) -> None:
+    """The lines of every policy at the middle budget, in the middle slice of the first subject: frames across."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    subject, place = draw(study, "test", 0), len(study.budgets) // 2
+    figure = Figure(figsize=(8, 2.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(POLICIES), sharey=True)
+    for axis, name in zip(axes, POLICIES, strict=True):
+        mask = lines_of(scans(study, name, subject, network, patterns)[place])[0, :, study.slices // 2]
+        axis.imshow(mask.T, cmap="gray", aspect="auto", interpolation="nearest")
+        axis.set_title(name.replace(": ", ":\n").replace(" on", "\non"), fontsize=8)
+        axis.set_xlabel("frame", fontsize=8)
+        axis.tick_params(labelsize=7)
+    axes[0].set_ylabel(f"line ({study.budgets[place]} of {study.lines})", fontsize=8)
+    figure.savefig(path, dpi=130)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (folder / "network.pt").is_file():
             learn(study, folder, asked.output)
         found = measure_all(study, folder, asked.output, asked.subjects, asked.minutes)
+        picture(study, scorer(folder), asked.output, asked.output / "lines.png")
         write_text(asked.output / "lines.md", page(study, found, asked.subjects))
         write_text(asked.output / "lines.json", json.dumps({"study": asdict(study), "errors": found}) + "\n")
     except FirstreadError as error:
