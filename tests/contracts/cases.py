@@ -141,6 +141,26 @@ def segment() -> Contract:
     return Contract(Segment(networks=[network()], patch=32, search=32), {"image": blob(frames=2)}, "image")
 
 
+def segment_from_kspace() -> Contract:
+    from firstread.analyze.direct import SegmentFromKSpace
+    from firstread.nets.cine import CineUNet
+
+    torch.manual_seed(0)
+    network = CineUNet(channels_in=4, channels_out=4, widths=(4, 8)).eval()
+    stage = SegmentFromKSpace(networks=[network], distances=(1,), spacing_mm=1.8, field=(20, 16))
+    return Contract(stage, {"kspace": kspace()}, "kspace")
+
+
+def segment_cine() -> Contract:
+    from firstread.analyze.direct import SegmentCine
+    from firstread.nets.latent import LatentInterpolation, MaskAutoencoder
+
+    torch.manual_seed(0)
+    masks = MaskAutoencoder(classes=4, size=(20, 16), code=5, widths=(4, 8))
+    network = LatentInterpolation(autoencoder=masks, channels_in=2, widths=(4, 8)).eval()
+    return Contract(SegmentCine(networks=[network], spacing_mm=1.8, field=(20, 16)), {"image": blob()}, "image")
+
+
 def consensus() -> Contract:
     from firstread.analyze.consensus import Consensus
 
@@ -256,6 +276,8 @@ CASES: dict[str, Callable[[], Contract]] = {
     "SpatialTV": spatial_tv,
     "Cascade": cascade,
     "Segment": segment,
+    "SegmentFromKSpace": segment_from_kspace,
+    "SegmentCine": segment_cine,
     "Consensus": consensus,
     "Harden": harden,
     "CardiacFunction": cardiac_function,

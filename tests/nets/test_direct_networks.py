@@ -96,11 +96,13 @@ def test_what_does_not_move_is_real_and_its_average_needs_each_line_once():
     torch.testing.assert_close(filled[:, 0], filled[:, 3])
 
 
-def test_gradient_of_views_is_that_of_finite_differences_where_nothing_was_measured_too():
+def test_gradients_are_those_of_finite_differences_and_finite_where_nothing_was_measured():
     mask = torch.tensor([1.0, 0, 1, 0]).double().reshape(1, 1, 1, 1, 4, 1)
-    kspace = (mask * fft(noise(1, 2, 2, 1, 4, 3).to(torch.complex128))).requires_grad_()
+    coils = noise(1, 2, 2, 1, 4, 3).to(torch.complex128).requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: in_phase(c, time_average(c, mask + 0.5)), (coils,))
+    kspace = (mask * fft(coils.detach())).requires_grad_()
     views_of(kspace, mask, distances=(1,)).square().sum().backward()
-    assert bool(torch.isfinite(torch.view_as_real(kspace.grad)).all())
+    assert bool(torch.isfinite(torch.view_as_real(kspace.grad)).all()) and kspace.grad.abs().sum() > 0
     nothing = torch.zeros(1, 2, 2, 1, 4, 3, dtype=torch.complex64, requires_grad=True)
     views_of(nothing, mask.float()).sum().backward()
     assert bool(torch.isfinite(torch.view_as_real(nothing.grad)).all())

@@ -8,8 +8,8 @@ from typing import Protocol, cast, runtime_checkable
 
 from firstread.core.errors import InputError
 
-MODULES = {"endpoint": "endpoint", "heart-cascade": "heart_cascade", "heart-sax": "heart_segment",
-           "heart-sax-sunnybrook": "heart_segment_sunnybrook"}
+MODULES = {"direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
+           "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook"}
 
 
 @runtime_checkable
