@@ -40,13 +40,13 @@ def blob(frames: int = 3, size: int = 24) -> Image:
     return Image(Rows.subjects(1), data[None, :, None, None].to(torch.complex64), grid, times)
 
 
-def kspace() -> KSpace:
+def kspace(frames: int = 3) -> KSpace:
     from firstread.acquire.coils import GaussianCoils
     from firstread.acquire.mri import Encode
     from firstread.acquire.sampling import VariableDensity
 
     sampling = VariableDensity(acceleration=2, centre_lines=6)
-    return Encode(sampling=sampling, coils=GaussianCoils(count=3), snr=50.0)(blob(), Key(1, "encode"))
+    return Encode(sampling=sampling, coils=GaussianCoils(count=3), snr=50.0)(blob(frames), Key(1, "encode"))
 
 
 def soft_heart(slices: int = 7, size: int = 48) -> SoftLabels:
@@ -102,6 +102,12 @@ def encode() -> Contract:
     return Contract(Encode(sampling=VariableDensity(acceleration=2, centre_lines=4)), {"image": blob()}, "image")
 
 
+def repeat_noise() -> Contract:
+    from firstread.acquire.repeat import RepeatNoise
+
+    return Contract(RepeatNoise(), {"kspace": kspace()}, "kspace")
+
+
 def zero_filled() -> Contract:
     from firstread.reconstruct.direct import ZeroFilled
 
@@ -133,6 +139,16 @@ def cascade() -> Contract:
     torch.manual_seed(0)
     network = DeepCascade(cascades=2, depth=2, width=4, consistency=0.1, steps=3).eval()
     return Contract(Cascade(network=network), {"kspace": kspace()}, "kspace")
+
+
+def adapted_cascade() -> Contract:
+    from firstread.nets.cascade import DeepCascade
+    from firstread.reconstruct.adapt import AdaptedCascade
+
+    torch.manual_seed(0)
+    network = DeepCascade(cascades=1, depth=2, width=4, consistency=0.1, steps=3).eval()
+    stage = AdaptedCascade(network=network, steps=4, check_every=2, held=0.25, learning_rate=1e-2)
+    return Contract(stage, {"kspace": kspace(frames=8)}, "kspace")
 
 
 def segment() -> Contract:
@@ -270,11 +286,13 @@ def describe_image() -> Contract:
 
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
+    "RepeatNoise": repeat_noise,
     "ZeroFilled": zero_filled,
     "CGSense": cg_sense,
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
     "Cascade": cascade,
+    "AdaptedCascade": adapted_cascade,
     "Segment": segment,
     "SegmentFromKSpace": segment_from_kspace,
     "SegmentCine": segment_cine,

@@ -102,7 +102,7 @@ def test_covariance_shares_sum_to_one(draws, parts, seed):
     assert bool(covariance_shares(torch.ones(draws, parts)).isnan().all())
 
 
-@pytest.mark.parametrize("values", [torch.ones(2, 1), torch.ones(1, 3), torch.tensor([[1.0, float("nan")], [1.0, 2.0]])])
+@pytest.mark.parametrize("values", [torch.ones(2, 1), torch.ones(1, 3), torch.tensor([[1.0, torch.nan], [1.0, 2.0]])])
 def test_bad_designs_are_refused(values):
     for shares in (crossed_shares, nested_shares):
         with pytest.raises(SettingError, match="draws or more"):
