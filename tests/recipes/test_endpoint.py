@@ -1,5 +1,6 @@
 """The endpoint recipe in miniature: it learns, it resumes, its arms differ only in where gradients go."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from firstread.recipes.endpoint import (
     train_arm,
 )
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
+from firstread.zoo.store import load
 
 TINY = Setting(stack=Stack(lines=48, columns=24, frames=4, slices=2, spacing_mm=5.0), subjects=1, acceleration=4.0,
                coils=3, iterations=3, patch=64)
@@ -100,6 +102,16 @@ def test_joint_training_lowers_its_loss_and_resumes(pool, tmp_path):
     found = numbers_of(parts, setting, case, coils=LoopCoils(count=3))
     assert found == numbers_of(whole, TINY, case, coils=LoopCoils(count=3))
     assert set(found) >= {"NRMSE", "Dice LV cavity", "LVEF", "LVEF true"} and found["NRMSE"] < 0.6
+
+
+@pytest.mark.slow
+def test_the_command_s_function_writes_weights_and_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint, "Setting", lambda: TINY)
+    endpoint.train(tmp_path, "cpu", 1, None)
+    card = json.loads((tmp_path / "endpoint.json").read_text())
+    assert [len(row) for row in card["lines"]] == [12] * 4 and card["arm"] == "joint" and card["steps"] == 1
+    assert {name.split(".")[0] for name in load(tmp_path / "endpoint.safetensors").state} == {
+        "mask", "cascade", "segmenter"}
 
 
 def test_bad_input(tmp_path):

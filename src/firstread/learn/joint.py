@@ -36,9 +36,9 @@ def accumulate(chain: Chain, cases: Sequence[Case], objective: Objective, *, rec
     the same random numbers. (Running statistics of a batch norm are updated by both.)
     """
     check_gradients(chain, objective, cases[0])
+    total = torch.zeros((), dtype=torch.float64)
     slopes: list[list[Tensor]] = [[] for _ in cases]
     states: list[list[Tensor]] = []
-    total = torch.zeros((), dtype=torch.float64)
     if objective.of_cohorts:
         made = []
         with torch.no_grad():
@@ -46,24 +46,30 @@ def accumulate(chain: Chain, cases: Sequence[Case], objective: Objective, *, rec
                 states.append(_random_state())
                 made.append(_kept(chain(case, samples=samples), objective.of_cohorts))
         for term in objective.of_cohorts:
-            values = [term.values(case) for case in made]
-            leaf = torch.cat(values).requires_grad_()
-            with torch.enable_grad():
-                value = term.weight * term.loss(leaf, concatenate([term.truths(case) for case in made]))
-            slope, = torch.autograd.grad(value, leaf)
-            for own, part in zip(slopes, slope.split([len(v) for v in values]), strict=True):
+            value, slope = _value_and_slopes(term, made)
+            total = total + value
+            for own, part in zip(slopes, slope, strict=True):
                 own.append(part)
-            total = total + value.detach().double().cpu()
     count = sum(subject_count(case) for case in cases)
     for number, case in enumerate(cases):
         if states:
             _set_random_state(states[number])
         done = chain(case, samples=samples, recompute=recompute)
         own = sum(t.weight * t.sum_over_subjects(done) / count for t in objective.of_subjects)
-        pulled = sum((g * t.values(done)).sum() for g, t in zip(slopes[number], objective.of_cohorts, strict=False))
+        pulled = sum((g * t.values(done)).sum() for g, t in zip(slopes[number], objective.of_cohorts, strict=True))
         (own + pulled).backward()
         total = total + (own.detach().double().cpu() if isinstance(own, Tensor) else 0)
     return total
+
+
+def _value_and_slopes(term: CohortTerm, cases: Sequence[Case]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The weighted term over cases that went through the chain, and for each case ``∂/∂v`` at its subjects' numbers."""
+    values = [term.values(case) for case in cases]
+    leaf = torch.cat(values).detach().requires_grad_()
+    with torch.enable_grad():
+        value = term.weight * term.loss(leaf, concatenate([term.truths(case) for case in cases]))
+    slope, = torch.autograd.grad(value, leaf)
+    return value.detach().double().cpu(), slope.split([len(v) for v in values])
 
 
 def check_gradients(chain: Chain, objective: Objective, case: Case) -> None:

@@ -30,6 +30,7 @@ from firstread.chains.heart import RECONSTRUCTION, SEGMENTATION
 from firstread.core.case import Case
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key
+from firstread.core.provenance import weights_hash
 from firstread.core.records import Image
 from firstread.core.stage import Chain, Stage
 from firstread.core.wrap import wrap
@@ -185,7 +186,7 @@ def train_arm(out: Path, *, arm: str, setting: Setting, pool: Sequence[Path], st
     if arm not in ARMS:
         raise SettingError(f"an arm named {arm!r}", expected=f"one of {', '.join(ARMS)}", remedy="choose one of them")
     parts = first_parts(setting, seed=seed)
-    started = parts.lines()
+    started, hashes = parts.lines(), {part: weights_hash(getattr(parts, part)) for part in ("cascade", "segmenter")}
     chain = chain_of(parts, setting, sees=ARMS[arm].sees).to(device)
     if not ARMS[arm].learned:
         freeze(chain, "kspace")
@@ -198,6 +199,7 @@ def train_arm(out: Path, *, arm: str, setting: Setting, pool: Sequence[Path], st
     save(out / f"{called}.safetensors", parts, {
         "name": called, "summary": SUMMARY, "recipe": "endpoint", "arm": arm, "steps": steps, "seed": seed,
         "subjects": len(pool), "data": "beating-heart phantoms alone", "setting": asdict(setting),
+        "started_from": hashes,
         "lines_changed": sum(len(set(a) - set(b)) for a, b in zip(started, parts.lines(), strict=True)),
         "lines": parts.lines(), "classes": list(NAMES), "licence": "Apache-2.0"})
     return parts

@@ -32,7 +32,7 @@ class Stack:
     """What is scanned of a subject: ``slices`` from the first with LV cavity on, ``lines`` by ``columns`` pixels."""
 
     lines: int = 160
-    columns: int = 64
+    columns: int = 56
     frames: int = 12
     slices: int = 3
     spacing_mm: float = 2.0
