@@ -72,9 +72,6 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
             done = chain(done, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
         if not any(isinstance(stage, ConformalIntervals) for stage in chain.steps):
             extra = (Note("no_intervals", "No intervals: none were calibrated for these weights."),)
-        elif not raw:
-            extra = (Note("intervals_of_raw_data", "The intervals were calibrated on hearts reconstructed from raw "
-                          "data, not on images; how often they hold the truth here was not measured."),)
     errors: dict[str, float] = {}
     if truth:
         errors = compare(done, truth, analytic)

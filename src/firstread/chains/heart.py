@@ -28,7 +28,8 @@ from firstread.reconstruct.direct import ZeroFilled
 from firstread.trust.intervals import Calibration, ConformalIntervals
 from firstread.zoo.store import Weight, asset, load
 
-SEGMENTATION, RECONSTRUCTION, CALIBRATION = "heart-sax", "heart-cascade", "heart-intervals"
+SEGMENTATION, RECONSTRUCTION = "heart-sax", "heart-cascade"
+CALIBRATIONS = {"k-space": "heart-intervals", "images": "heart-intervals-images"}
 Phase = Literal["ED", "ES"]
 
 
@@ -42,7 +43,7 @@ def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = 
     segment(image: Image) -> labels.members
     """
     stages = (*(reconstruction() if raw else ()), *segmentation(weights))
-    return Chain(*stages, *measurement(phase, calibration_of(stages))).eval()
+    return Chain(*stages, *measurement(phase, calibration_of(stages, "k-space" if raw else "images"))).eval()
 
 
 def reconstruction() -> tuple[Stage, ...]:
@@ -71,9 +72,9 @@ def measurement(phase: Phase | None = None, calibration: Calibration | None = No
                 reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes="phenotypes"))
 
 
-def calibration_of(stages: Sequence[Stage]) -> Calibration | None:
-    """The stored calibration, or None where it was made with other weights than those of ``stages``."""
-    path = asset(f"{CALIBRATION}.json")
+def calibration_of(stages: Sequence[Stage], source: Literal["k-space", "images"]) -> Calibration | None:
+    """The stored calibration for readings from ``source``, or None where it was made with other weights."""
+    path = asset(f"{CALIBRATIONS[source]}.json")
     if not path.is_file():
         return None
     calibration = Calibration.load(path)
