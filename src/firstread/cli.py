@@ -120,6 +120,32 @@ def train(
 
 
 @app.command()
+def advise(
+    reading: Annotated[Path, typer.Argument(metavar="READING", help="Folder of `firstread read`.")],
+    source: Annotated[Path | None, typer.Option("--input", help="What was read; the reading keeps its hash "
+                                                "alone.")] = None,
+    output: Out = Path("advice"),
+    endpoint: Annotated[str, typer.Option(help="LVEF, LVEDV or LVESV.")] = "LVEF",
+    draws: Annotated[int, typer.Option(help="Draws of the measurement noise.")] = 4,
+    lines: Annotated[int, typer.Option(help="How many lines more in every frame.")] = 4,
+    axes: Annotated[str | None, typer.Option(help="As for `read`.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="As for `read`.")] = None,
+    series: Annotated[str | None, typer.Option(help="As for `read`.")] = None,
+    weights: Annotated[str | None, typer.Option(help="As for `read`.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say which stage an interval comes from, and which lines, slices and frames to acquire next."""
+    from firstread.advise import Question, advise_to_folder
+    from firstread.read import Settings
+
+    settings = Settings(axes=axes, spacing_mm=_numbers(spacing), series=series, weights=weights, seed=seed)
+    advice = advise_to_folder(reading, output, source, Question(endpoint, draws, lines), settings, overwrite=overwrite,
+                              progress=_say)
+    typer.echo(advice.text)
+
+
+@app.command()
 def zoo(name: Annotated[str | None, typer.Argument(help="Show the card of this weight.")] = None) -> None:
     """The default weights and their cards."""
     import json

@@ -1,0 +1,63 @@
+"""Which lines to measure next: those that carry the disagreement of reconstructions into a measured number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from firstread.acquire.active import add_lines
+from firstread.core.errors import SettingError
+from firstread.ops.fourier import fft
+
+
+@dataclass(frozen=True, eq=False)
+class NextLines:
+    """New lines, the same in all slices, and what they promise.
+
+    mask: ``[frames, lines]``, the new ones alone; sd: of the number between the draws, to first order; sd_after: the
+    same if all draws agreed on the new lines, and sd_random if they agreed on as many lines taken at random.
+    """
+
+    mask: Float[Tensor, "frames lines"]
+    sd: float
+    sd_after: float
+    sd_random: float
+
+
+def line_contributions(image: Complex[Tensor, "batch time 1 z y x"], toward: Complex[Tensor, "batch time 1 z y x"]
+                       ) -> Float[Tensor, "batch time z y"]:
+    """What each line of an image brings into a number of gradient g, ``Re Σ_x (F g)* (F x)``; all together ``Re gᴴ x``.
+
+    >>> x = torch.ones(1, 1, 1, 1, 2, 2, dtype=torch.complex64)
+    >>> line_contributions(x, x).flatten().tolist()
+    [0.0, 4.0]
+    """
+    return (fft(toward).conj() * fft(image)).real.sum(dim=-1)[:, :, 0]
+
+
+def next_lines(contributions: Float[Tensor, "draw time z lines"], measured: Float[Tensor, "time z lines"], count: int,
+               *, generator: torch.Generator) -> NextLines:
+    """The ``count`` lines per frame whose contributions differ most between draws, over all slices that lack them.
+
+    Lines are taken by their own variance ``Var_d Σ_z (1 - M) c`` in every frame, the same in all slices; then what is
+    left is ``Var_d`` of the sum over all other lines. First order, and as if the draws agreed on a measured line; that
+    more lines also help frames beside their own is left out.
+
+    Raises SettingError for fewer than two draws or a count that does not fit.
+    """
+    frames, _, lines = measured.shape
+    if len(contributions) < 2 or not 1 <= count <= lines:
+        raise SettingError(f"{len(contributions)} draws, {count} of {lines} lines", remedy="correct the numbers",
+                           expected="two draws or more, and one line to all of them")
+    open_lines = (contributions.double() * (1 - measured)).sum(dim=2)
+    whole = contributions.double().sum(dim=(1, 2, 3))
+    none = torch.zeros(1, frames, 1, lines, dtype=torch.float64)
+    chosen = add_lines(none, open_lines.var(dim=0)[None, :, None], count)[0, :, 0]
+    lacking = (measured == 0).any(dim=1)
+    chance = [(torch.rand(frames, lines, generator=generator).double() * lacking)[None, :, None] for _ in range(32)]
+    left = [(whole - (open_lines * add_lines(none, scores, count)[0, :, 0]).sum(dim=(1, 2))).var() for scores in chance]
+    after = (whole - (open_lines * chosen).sum(dim=(1, 2))).var()
+    return NextLines(chosen.float(), float(whole.std()), float(after.sqrt()), float(torch.stack(left).mean().sqrt()))
