@@ -100,3 +100,5 @@ def test_bad_groups():
         Groups("x", (1.0, 0.0), ("a", "b", "c"))
     with pytest.raises(SettingError, match="one name of its own"):
         Features(world(0, 3)[0].rows, torch.zeros(3, 2), ("x", "x"))
+    with pytest.raises(SettingError, match="no feature 'y'"):
+        world(0, 3)[3]["y"]

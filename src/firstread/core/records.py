@@ -233,4 +233,7 @@ class Features(Record):
                                remedy="name every column of the data")
 
     def __getitem__(self, name: str) -> Float[Tensor, " batch"]:
+        if name not in self.names:
+            raise SettingError(f"no feature {name!r}", expected=f"one of {', '.join(self.names)}",
+                               remedy="describe the input by that number too")
         return self.data[:, self.names.index(name)]
