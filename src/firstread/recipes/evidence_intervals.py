@@ -156,7 +156,7 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
     out = [f"{cell.name} ({cell.group}, {method}): {100 * cell.share:.0f} %" for method, cell in cells
                            if not cell.holds]
     verdict = ("Every cell is compatible with nominal coverage." if not out else
-               f"{len(out)} of {len(cells)} cells are not compatible with nominal coverage: {'; '.join(out)}.")
+               f"Not compatible with nominal coverage: {len(out)} of {len(cells)} cells, {'; '.join(out)}.")
     text = [f"# Intervals of the heart, on simulated subjects\n\n{status}\n" if status else
             "# Intervals of the heart, on simulated subjects\n",
             f"{len(test.results.rows)} test subjects, {len(calibration.results.rows)} calibration subjects, "
