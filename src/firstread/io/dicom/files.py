@@ -66,7 +66,8 @@ def read_header(path: Path) -> Dataset:
         raise FormatError(f"{path.name}, a damaged or cut-off DICOM file", expected="a complete one",
                           remedy="export or copy it again") from error
     if len(dataset) == 0:  # pydicom gives up on all elements where one is cut off
-        raise FormatError(f"{path.name}, a cut-off DICOM file", expected="a complete one", remedy="export or copy it again")
+        raise FormatError(f"{path.name}, a cut-off DICOM file", expected="a complete one",
+                          remedy="export or copy it again")
     return dataset
 
 

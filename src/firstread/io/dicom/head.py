@@ -281,7 +281,10 @@ def _behind_item(head: bytes, at: int, end: int | None, implicit: bool, depth: i
 
 
 def fragments(read: Reader, at: int, size: int) -> tuple[tuple[int, int], ...]:
-    """(offset, length) of each fragment behind the offset table; none where the file does not end behind them."""
+    """(offset, length) of each fragment behind the offset table; none where the file does not end behind them.
+
+    Nor where the table is no list of 4-byte offsets.
+    """
     found: list[tuple[int, int]] = []
     while len(found) <= _FRAGMENTS:
         head = read(8, at)
@@ -291,7 +294,7 @@ def fragments(read: Reader, at: int, size: int) -> tuple[tuple[int, int], ...]:
         tag, at = group << 16 | element, at + 8
         if tag == _ITEMS_END:
             return tuple(found[1:]) if length == 0 and at == size else ()
-        if tag != _ITEM or at + length > size:
+        if tag != _ITEM or at + length > size or (not found and length % 4):
             return ()
         found.append((at, length))
         at += length
