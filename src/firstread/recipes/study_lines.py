@@ -24,6 +24,7 @@ from firstread.acquire.active import lines_of
 from firstread.analyze.segment import Segment
 from firstread.chains.heart import SEGMENTATION, networks_of
 from firstread.core.errors import FirstreadError, InputError
+from firstread.core.provenance import weights_hash
 from firstread.core.records import Image, KSpace
 from firstread.measure.cardiac import CardiacFunction
 from firstread.nets.lines import LineScorer
@@ -99,7 +100,8 @@ def table(study: Study, found: dict[str, list], key: str, digits: int, against: 
     against: paired differences from this policy, subject by subject.
     """
     def column(name: str, place: int) -> Tensor:
-        return torch.tensor([rows[place][key] for rows in found[name]], dtype=torch.float64)
+        values = [rows[place][key] for rows in found[name]]
+        return torch.tensor([float("nan") if v is None else v for v in values], dtype=torch.float64)
 
     head = "| lines | " + " | ".join(f"{c} ({study.lines / c:.1f}×)" for c in study.budgets) + " |"
     rows = [head, "|" + "---|" * (len(study.budgets) + 1)]
@@ -111,8 +113,8 @@ def table(study: Study, found: dict[str, list], key: str, digits: int, against: 
     return "\n".join(rows)
 
 
-def page(study: Study, found: dict[str, list], asked: int) -> str:
-    """The page of the study."""
+def page(study: Study, found: dict[str, list], asked: int, status: str = "") -> str:
+    """The page of the study; status: a sentence put on top."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     tables = {"nrmse": table(study, found, "NRMSE", 3), "lvef": table(study, found, "LVEF", 1),
@@ -122,6 +124,7 @@ def page(study: Study, found: dict[str, list], asked: int) -> str:
     template = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined,
                            autoescape=False, keep_trailing_newline=True).get_template(TEMPLATE)  # Markdown, not HTML
     return template.render(**asdict(study), **tables, subjects=len(found["random"]), asked=asked,
+                           status=status, segmentation=weights_hash(reader()[0]),
                            weights=sum(p.numel() for p in LineScorer().parameters()))
 
 
