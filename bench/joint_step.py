@@ -168,8 +168,8 @@ step does not need: there the measurements are constants.
 |---|---|---|
 {chr(10).join(rows)}
 
-The peak cannot fall below what the largest stage needs for its own gradient, here the cascade: where one stage holds
-nearly all, checkpointing stages saves nothing and costs its second forward pass.
+The peak cannot fall below what the largest stage needs for its own gradient. That the peak stays where it is suggests
+that here one stage, the cascade, holds nearly all (its part was not weighed by itself).
 """
     print(page)
     if asked.output:
