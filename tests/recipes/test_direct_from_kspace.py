@@ -86,6 +86,11 @@ def test_the_study_in_miniature_is_resumed_and_paired(tmp_path, capsys):
     before = [file.stat().st_mtime_ns for file in stored]
     assert len(stored) == 2 and study_direct.main(asked) == 0
     assert [file.stat().st_mtime_ns for file in stored] == before
+    assert study_direct.main([*asked, "--baseline", "as shipped"]) == 0, "nothing is read again for another baseline"
+    assert [file.stat().st_mtime_ns for file in stored] == before
+    rows = json.loads((tmp_path / "out" / "direct.json").read_text())
+    assert all(row["error_difference"]["value"] == 0 for row in rows if row["arm"] == "as shipped")
+    assert study_direct.main([*asked, "--baseline", "latent"]) == 2
     assert study_direct.main([*asked, "--test", "2"]) == 2 and "three subjects or more" in capsys.readouterr().err
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,13 +36,16 @@ from firstread.trust.agreement import Estimate
 from firstread.trust.bootstrap import paired_difference
 from firstread.zoo.store import load
 
-BASELINE, SHIPPED = "reconstructed", "as shipped"
+RECONSTRUCTED, SHIPPED = "reconstructed", "as shipped"
 Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Study:
-    """How large the study is. setting: of all arms; lines: numbers of lines per frame that are tested."""
+    """How large the study is.
+
+    setting: of all arms; lines: numbers of lines per frame that are tested; baseline: what all are compared with.
+    """
 
     setting: Setting
     arms: tuple[str, ...]
@@ -49,19 +53,20 @@ class Study:
     seeds: int
     steps: int
     test: int
+    baseline: str = RECONSTRUCTED
 
     def __post_init__(self):
-        if BASELINE not in self.arms or self.test < 3 or self.seeds < 1:
-            raise SettingError(f"arms {self.arms}, {self.test} test subjects, {self.seeds} seeds",
-                               expected=f"{BASELINE!r} among the arms, three subjects or more, one seed or more",
-                               remedy="correct --arms, --test or --seeds")
+        if self.baseline not in (*self.arms, SHIPPED) or self.test < 3 or self.seeds < 1:
+            raise SettingError(f"baseline {self.baseline!r}, arms {self.arms}, {self.test} test subjects, {self.seeds} "
+                               "seeds", expected="a baseline among the arms, three subjects or more, one seed or more",
+                               remedy="correct --baseline, --arms, --test or --seeds")
         if not self.lines or not 1 <= min(self.lines) <= max(self.lines) <= self.setting.stack.lines:
             raise SettingError(f"{self.lines} lines of {self.setting.stack.lines}", expected="1 to all lines",
                                remedy="correct --lines")
 
     def label(self) -> str:
         """Short text that differs where anything does that a stored number depends on (not the test set's size)."""
-        about = asdict(self) | {"test": 0, "lines": 0}
+        about = asdict(self) | {"test": 0, "lines": 0, "baseline": ""}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -139,8 +144,8 @@ def tabulate(study: Study, made: Sequence[Sequence[Mapping[str, Any]]]) -> list[
         error = {arm: (values[..., -1] - truth).abs() for arm, values in kept.items()}
         rows += [Row(lines, arm, tuple((100 * kept[arm][..., :-1].mean(dim=(0, 1))).tolist()),
                      overlap[arm].mean().item(), error[arm].mean().item(),
-                     paired_difference(overlap[arm], overlap[BASELINE]),
-                     paired_difference(error[arm], error[BASELINE])) for arm in kept]
+                     paired_difference(overlap[arm], overlap[study.baseline]),
+                     paired_difference(error[arm], error[study.baseline])) for arm in kept]
     return rows
 
 
@@ -153,12 +158,12 @@ def report(study: Study, rows: Sequence[Row], command: str) -> str:
             f"{stack.frames} frames. Each arm: {setting.subjects} training subjects, {study.steps} steps, seeds 0 to "
             f"{study.seeds - 1}; one network for all numbers of lines. No centre lines are set apart; coils come from "
             "the time average of the lines counted here. Dice: mean over frames, in per cent. EF error: mean absolute, "
-            f"in points, against the true masks of the same slices. Differences: to `{BASELINE}`, paired by subject, "
-            "95 % bootstrap interval over subjects and seeds, not corrected for their number.", "",
+            f"in points, against the true masks of the same slices. Differences: to `{study.baseline}`, paired by "
+            "subject, 95 % bootstrap interval over subjects and seeds, not corrected for their number.", "",
             "| lines per frame | acceleration | arm | Dice LV | muscle | RV | EF error | Dice − | EF error − |",
             "|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
-        same = row.arm == BASELINE
+        same = row.arm == study.baseline
         text.append(f"| {row.lines} | {stack.lines / row.lines:.1f} | {row.arm} | "
                     + " | ".join(f"{value:.1f}" for value in row.by_class) + f" | {row.error:.1f} | "
                     + ("| |" if same else f"{row.overlap_difference.text()} | {row.error_difference.text()} |"))
@@ -177,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lines", type=int, nargs="+", default=[2, 4, 8, 16, 40, 160], help="lines per frame")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--baseline", default=RECONSTRUCTED, choices=[*ARMS, SHIPPED])
     parser.add_argument("--matrix", type=int, nargs=2, default=[160, 64], metavar=("LINES", "SAMPLES"))
     parser.add_argument("--spacing", type=float, default=2.0, help="pixel size in mm")
     parser.add_argument("--frames", type=int, default=12)
@@ -188,11 +194,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         stack = Stack(lines=asked.matrix[0], columns=asked.matrix[1], frames=asked.frames, slices=asked.slices,
                       spacing_mm=asked.spacing)
         setting = Setting(stack=stack, subjects=asked.subjects, lines=tuple(asked.lines), widths=tuple(asked.widths))
-        study = Study(setting, tuple(asked.arms), tuple(asked.lines), asked.seeds, asked.steps, asked.test)
+        study = Study(setting, tuple(asked.arms), tuple(asked.lines), asked.seeds, asked.steps, asked.test,
+                      asked.baseline)
         rows = tabulate(study, run(study, asked.work, device=asked.device))
-        words = [f"--{name} {' '.join(map(str, value if isinstance(value, list) else [value]))}"
-                 for name, value in vars(asked).items() if name not in ("output", "work", "device")]
-        command = " ".join(["python -m firstread.recipes.study_direct -o docs/evidence --work FOLDER", *words])
+        words = [word for name, value in vars(asked).items() if name not in ("output", "work", "device")
+                 for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+        command = f"python -m firstread.recipes.study_direct -o docs/evidence --work FOLDER {shlex.join(words)}"
         asked.output.mkdir(parents=True, exist_ok=True)
         write_text(asked.output / "direct.md", report(study, rows, command))
         write_text(asked.output / "direct.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
