@@ -101,8 +101,7 @@ def _behind_meta(tag: BaseTag, representation: str | None, length: int) -> bool:
 def find_images(folder: Path, *, walker: HeadReader | None = None) -> Found:
     """Every DICOM image below ``folder``; hidden files and DICOMDIR are passed over.
 
-    walker: reads plain files instead of pydicom. Nothing passes one yet: it has to agree with pydicom on a million
-    mutated files first (``bench/dicom_fuzz.py``).
+    walker: reads plain files instead of pydicom, several times faster; None leaves all to pydicom.
     """
     images: list[tuple[Path, Header]] = []
     other = damaged = pixelless = 0

@@ -16,6 +16,7 @@ from firstread.io.dicom import fields, pixels
 from firstread.io.dicom.fields import Header
 from firstread.io.dicom.files import find_images, looks_like_dicom, read_header
 from firstread.io.dicom.frames import Frame, require_image
+from firstread.io.dicom.head import HeadReader
 from firstread.io.dicom.series import choose, series_in
 from firstread.io.dicom.source import DicomSource, FrameReference
 from firstread.io.dicom.volume import Layout, arrange
@@ -58,7 +59,7 @@ def _one(path: Path) -> list[tuple[Path, Header]]:
 
 
 def _folder(path: Path, notes: list[Note]) -> list[tuple[Path, Header]]:
-    found = find_images(path)
+    found = find_images(path, walker=HeadReader())
     if not found.images:
         held = f"{found.other + found.damaged + found.pixelless} files, none a DICOM image" if (
             found.other + found.damaged + found.pixelless) else "nothing"
