@@ -176,8 +176,8 @@ def report(rows: list, arguments: argparse.Namespace) -> str:
     lines = ["# DICOM series to an array", "",
              f"`python bench/dicom_load.py --jobs {' '.join(arguments.jobs)} --repeat {arguments.repeat}` on "
              f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; load average "
-             f"{os.getloadavg()[0]:.1f} (above the number of cores, wall-clock seconds mean little: read the ratio of "
-             "CPU seconds). Files in the cache, each tool in its own process. Ratios are over Firstread's: above one "
+             f"{os.getloadavg()[0]:.1f} (where it is above the number of cores, read the ratio of CPU "
+             "seconds). Files in the cache, each tool in its own process. Ratios are over Firstread's: above one "
              "is slower than Firstread.", "",
              "Versions: " + ", ".join(f"{name} {version(name)}" for name in (
                  "firstread", "pydicom", "SimpleITK", "monai", "dicom2nifti", "pylibjpeg-openjpeg", "pylibjpeg-rle",
