@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from firstread.acquire.slices_paint import CAVITY_MM, OUTER_MM
-from firstread.recipes.heart_cines import STEP_MM, PhantomSlices, labels_of, signed_distance
+from firstread.acquire.slices_paint import CAVITY_MM, OUTER_MM, contoured
+from firstread.recipes.heart_cines import STEP_MM, PhantomSlices, signed_distance
 
 
 @pytest.fixture
@@ -45,6 +45,6 @@ def test_distances_are_those_to_a_circle():
 
 def test_contours_are_those_of_the_random_slices():
     mm = torch.arange(-10, 10, 0.1)
-    labels = labels_of(torch.stack((mm, mm + 6, torch.full_like(mm, 9))))
+    labels = contoured(mm, mm + 6, torch.full_like(mm, 9))
     assert mm[labels == 2].max() == pytest.approx(-OUTER_MM, abs=0.11)
     assert (mm + 6)[labels == 1].max() == pytest.approx(CAVITY_MM, abs=0.11)

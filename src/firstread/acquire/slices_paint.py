@@ -54,11 +54,20 @@ def labels_of(heart: Heart) -> Tensor:
     As readers contour thick slices: blurred pixels at a border of blood belong to the blood, those at the outer wall to
     what is outside (``OUTER_MM``, ``CAVITY_MM``, ``RIGHT_MM``).
     """
-    labels = torch.zeros(heart.sac.shape, dtype=torch.uint8)
-    muscle = (heart.left.outer < -OUTER_MM) & ~heart.left.above
-    labels[heart.right.blood < RIGHT_MM] = 3
-    labels[muscle] = 2
-    labels[muscle & (heart.left.cavity < CAVITY_MM) & (heart.left.outer < -OUTER_MM - RING_MM)] = 1
+    outer = heart.left.outer.masked_fill(heart.left.above, torch.inf)
+    return contoured(outer, heart.left.cavity, heart.right.blood)
+
+
+def contoured(outer_mm: Tensor, cavity_mm: Tensor, right_mm: Tensor) -> Tensor:
+    """Labels (uint8) from signed distances to outer wall, LV cavity and RV cavity in mm, negative inside, one shape.
+
+    >>> contoured(*torch.tensor([[-9.0, -9.0, 5.0, 9.0], [-3.0, 3.0, 9.0, 9.0], [9.0, 9.0, 1.0, 9.0]])).tolist()
+    [1, 2, 3, 0]
+    """
+    labels = torch.zeros(outer_mm.shape, dtype=torch.uint8)
+    labels[right_mm < RIGHT_MM] = 3
+    labels[outer_mm < -OUTER_MM] = 2
+    labels[(cavity_mm < CAVITY_MM) & (outer_mm < -OUTER_MM - RING_MM)] = 1
     return labels
 
 

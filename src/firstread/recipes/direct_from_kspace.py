@@ -40,6 +40,7 @@ from firstread.learn.losses import dice_cross_entropy
 from firstread.nets.cascade import DeepCascade
 from firstread.nets.latent import LatentInterpolation, MaskAutoencoder
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
+from firstread.recipes.files import refuse_data
 from firstread.reconstruct.cascade import Cascade
 from firstread.zoo.store import load
 
@@ -219,9 +220,7 @@ def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
 
     Raises SettingError when real data is given: these weights see none.
     """
-    if data is not None:
-        raise SettingError(f"data {data.name} for {NAME}", expected="none: it is trained on simulation alone",
-                           remedy="leave --data out")
+    refuse_data(data, NAME)
     setting, count = Setting(), steps or STEPS
     pool = store_all(out / "subjects", setting.stack, "train", min(setting.subjects, count))
     train_arm(out, arm="shared", setting=setting, pool=pool, steps=count, device=device, name=NAME)

@@ -21,7 +21,7 @@ from firstread.core.case import Case
 from firstread.core.geometry import Grid
 from firstread.core.records import HardLabels, Image, Phenotype, Phenotypes, Rows
 from firstread.measure.cardiac import CardiacFunction
-from firstread.recipes.heart_subjects import write_array
+from firstread.recipes.files import write_array
 
 FIRST_SEED: Mapping[Family, int] = {"train": 100_000, "calibration": 120_000, "test": 140_000}
 R = TypeVar("R", Image, HardLabels)

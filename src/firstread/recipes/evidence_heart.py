@@ -29,6 +29,7 @@ import torch
 from firstread.acquire.heart_population import Family
 from firstread.core.errors import FirstreadError, InputError
 from firstread.recipes import heart_subjects as subjects
+from firstread.recipes.files import write_array, write_text
 from firstread.recipes.heart_tables import Results, Source, calibrate_on, report
 from firstread.reconstruct.iterative import CGSense, TemporalTV
 from firstread.trust.intervals import Calibration
@@ -58,7 +59,7 @@ class Job:
         made = subjects.load(scan)
         if family == "test" and index < self.classical and not self.images and not rivals.is_file():
             errors = subjects.classical_errors(made, [CGSense(), TemporalTV()])
-            subjects.write_text(rivals, json.dumps(errors))
+            write_text(rivals, json.dumps(errors))
         if self.until == STEPS[0]:
             return None
         reader = subjects.Reader.build(self.weights)
@@ -66,7 +67,7 @@ class Job:
         picture = self.cache / f"{stem}-{source}.image.npz"
         if not self.images and not picture.is_file():
             image, errors = subjects.reconstructed(reader, made)
-            subjects.write_array(picture, image=image.numpy(), errors=np.array(json.dumps(errors)))
+            write_array(picture, image=image.numpy(), errors=np.array(json.dumps(errors)))
         if self.until == STEPS[1]:
             return None
         numbers = self.cache / f"{stem}-{source}{reader.label(reader.measure)}.json"
@@ -81,7 +82,7 @@ class Job:
                 errors |= json.loads(rivals.read_text(encoding="utf-8"))
             begun = time.process_time()
             found = subjects.measured(reader, made, image) | {"image": errors, "index": index, "family": family}
-            subjects.write_text(numbers, json.dumps(found | {"cpu_seconds": time.process_time() - begun}))
+            write_text(numbers, json.dumps(found | {"cpu_seconds": time.process_time() - begun}))
         return numbers
 
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from firstread.acquire.slices import random_stacks
-from firstread.core.errors import SettingError
 from firstread.core.keys import Key
 from firstread.learn.fit import fit
 from firstread.learn.losses import dice_cross_entropy
 from firstread.learn.prefetch import Prefetched
 from firstread.nets.unet import UNet
 from firstread.ops.neighbours import with_neighbours
+from firstread.recipes.files import refuse_data
 from firstread.recipes.heart_cines import PhantomSlices, store_all
 
 NAME = "heart-sax"
@@ -85,9 +85,7 @@ def train(out: Path, device: str, steps: int | None, data: Path | None) -> None:
 
     Raises SettingError when real data is given: this weight has seen none.
     """
-    if data is not None:
-        raise SettingError(f"data {data.name} for {NAME}", expected="none: it is trained on simulation alone",
-                           remedy="leave --data out, or train heart-sax-sunnybrook")
+    refuse_data(data, NAME)
     count = steps or TRUNK_STEPS
     torch.manual_seed(SEED)
     trunk = fit(network().to(device), Prefetched(RandomHearts(seed=SEED), last=count), loss, steps=count, seed=SEED,

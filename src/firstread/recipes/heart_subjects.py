@@ -35,6 +35,7 @@ from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
 from firstread.ops.quality import nrmse, psnr, ssim
 from firstread.ops.regions import dice
+from firstread.recipes.files import write_array
 from firstread.recipes.heart_cines import as_readers_contour
 
 FIRST_SEED: Mapping[Family, int] = {"calibration": 20_000, "test": 40_000}
@@ -202,18 +203,3 @@ def _overlap(found: HardLabels, true: HardLabels, convention: Phenotypes) -> dic
     frames = {phase: int(convention[f"{phase}_frame"].value[0]) for phase in ("ED", "ES")}
     return {phase: {name: dice(found.data[0, t, 0] == i, true.data[0, t, 0] == i).item()
                     for i, name in enumerate(LABEL_NAMES) if i > 0} for phase, t in frames.items()}
-
-
-def write_array(path: Path, **arrays: np.ndarray) -> None:
-    """An .npz file that is there whole or not at all."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as stream:
-        np.savez(stream, **arrays)
-    part.rename(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file that is there whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)

@@ -31,7 +31,7 @@ from firstread.measure.cardiac import CardiacFunction
 from firstread.ops.regions import dice
 from firstread.recipes.direct_from_kspace import ARMS, Segmenter, Setting, reconstruction_of, scanned, train_arm
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
-from firstread.recipes.heart_subjects import write_text
+from firstread.recipes.files import write_text
 from firstread.trust.agreement import Estimate
 from firstread.trust.bootstrap import paired_difference
 from firstread.zoo.store import load

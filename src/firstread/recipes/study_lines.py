@@ -28,7 +28,7 @@ from firstread.core.provenance import weights_hash
 from firstread.core.records import Image, KSpace
 from firstread.measure.cardiac import CardiacFunction
 from firstread.nets.lines import LineScorer
-from firstread.recipes.heart_subjects import write_text
+from firstread.recipes.files import write_text
 from firstread.recipes.heart_tables import mean_of
 from firstread.recipes.lines_scans import FIXED, POLICIES, Study, Subject, draw, learn, reconstruction, scans
 from firstread.zoo.store import load
