@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from firstread.core.errors import SettingError
-from firstread.ops.encoding import CartesianEncoding
+from firstread.ops.encoding import CartesianEncoding, expand, join_sets
 from firstread.ops.linear import LinearOp
 
 
@@ -17,8 +17,9 @@ def _mask(*shape: int) -> Tensor:
     return (torch.rand(*shape, generator=torch.Generator().manual_seed(3)) < 0.5).double()
 
 
-def _encoding(mask: Tensor, coils: int, axes: tuple[str, ...], shape: tuple[int, int, int]) -> CartesianEncoding:
-    maps = _random(2, 1, coils, *shape, seed=7) if coils else None
+def _encoding(mask: Tensor, coils: int, axes: tuple[str, ...], shape: tuple[int, int, int], *,
+              sets: int = 1) -> CartesianEncoding:
+    maps = _random(2, sets, coils, *shape, seed=7) if coils else None
     return CartesianEncoding(mask=mask, sensitivities=maps, fourier_axes=axes)
 
 
@@ -31,6 +32,7 @@ OPERATORS: dict[str, tuple[LinearOp, tuple[int, ...]]] = {
     "three Fourier axes": (_encoding(_mask(2, 3, 1, 2, 6, 1), 2, ("z", "y", "x"), IMAGE[3:]), IMAGE),
     "one coil without maps": (_encoding(_mask(2, 3, 1, 1, 6, 1), 0, ("y", "x"), IMAGE[3:]), IMAGE),
     "everything measured": (_encoding(torch.ones(1, 1, 1, 1, 1, 1).double(), 2, ("y", "x"), IMAGE[3:]), IMAGE),
+    "three sets of maps": (_encoding(_mask(2, 3, 1, 2, 6, 1), 4, ("y", "x"), IMAGE[3:], sets=3), (2, 3, 3, 2, 6, 5)),
     "lines along x": (_encoding(_mask(2, 3, 1, 1, 1, 5), 2, ("x",), IMAGE[3:]), IMAGE),
 }
 OPERATORS["composed with an adjoint"] = (
@@ -73,10 +75,11 @@ def test_shape_comes_back(operator):
 
 @pytest.mark.parametrize("lines", [(1, 1, 1, 1, 4, 1), (1, 2, 1, 1, 4, 3)], ids=["lines", "points"])
 @pytest.mark.parametrize("call", ["forward", "adjoint", "gram"])
-def test_gradients_in_image_coils_and_mask(lines, call):
-    image = _random(1, 2, 1, 1, 4, 3).requires_grad_()
+@pytest.mark.parametrize("sets", [1, 2])
+def test_gradients_in_image_coils_and_mask(lines, call, sets):
+    image = _random(1, 2, sets, 1, 4, 3).requires_grad_()
     kspace = _random(1, 2, 2, 1, 4, 3).requires_grad_()
-    maps = _random(1, 1, 2, 1, 4, 3, seed=4).requires_grad_()
+    maps = _random(1, sets, 2, 1, 4, 3, seed=4).requires_grad_()
     mask = torch.rand(lines, dtype=torch.float64).requires_grad_()
 
     def apply(data, maps, mask):
@@ -85,12 +88,28 @@ def test_gradients_in_image_coils_and_mask(lines, call):
     assert torch.autograd.gradcheck(apply, (kspace if call == "adjoint" else image, maps, mask))
 
 
-def test_bound_holds():
-    op, x = OPERATORS["random points, three coils"]
+@pytest.mark.parametrize("name", ["random points, three coils", "three sets of maps"])
+def test_bound_holds(name):
+    op, x = OPERATORS[name]
     x = _random(*x)
     for _ in range(30):
         x = op.gram(x) / x.norm()
     assert x.norm() <= op.bound() * (1 + 1e-9)
+
+
+def test_bound_of_orthonormal_sets_is_one():
+    """Steps of iterative methods need not shrink with the number of sets."""
+    maps = torch.linalg.qr(_random(6, 5, 4, 2)).Q.permute(3, 2, 0, 1)[None, :, :, None]
+    encoding = CartesianEncoding(mask=torch.ones(1, 1, 1, 1, 1, 1).double(), sensitivities=maps)
+    assert encoding.bound() == pytest.approx(1.0)
+
+
+def test_joined_sets_have_the_energy_of_the_coils():
+    maps = torch.linalg.qr(_random(6, 5, 4, 2)).Q.permute(3, 2, 0, 1)[None, :, :, None]
+    x = _random(1, 3, 2, 1, 6, 5, seed=2)
+    coils = expand(maps, x)
+    assert torch.allclose(join_sets(x).abs(), coils.abs().square().sum(dim=2, keepdim=True).sqrt())
+    assert torch.autograd.gradcheck(join_sets, x[:, :1].clone().requires_grad_())
 
 
 def test_bool_mask_is_a_number_mask():

@@ -99,7 +99,8 @@ class KSpace(Record):
     data: ``[batch, time, coil, z, y, x]``; axes not in ``fourier_axes`` are still positions.
     grid: the grid of the image that this k-space encodes (readout oversampling removed).
     mask: which samples were measured, broadcasts to data with one coil.
-    sensitivities: complex coil maps ``[batch, 1, coil, z, y, x]``, or None to be estimated.
+    sensitivities: complex coil maps ``[batch, set, coil, z, y, x]``, or None to be estimated; several sets add up
+        (``y = M F Σ_s S_s x_s``), and the image they encode has one channel per set.
     noise_covariance: between coils, ``[batch, coil, coil]``; None where not measured.
     image_shape: the matrix (z, y, x) to crop the reconstruction to; None for the whole grid.
     """
@@ -107,7 +108,7 @@ class KSpace(Record):
     data: Complex[Tensor, "batch time coil z y x"]
     grid: Grid
     mask: Num[Tensor, "batch mt 1 mz my mx"] | Bool[Tensor, "batch mt 1 mz my mx"]
-    sensitivities: Complex[Tensor, "batch 1 coil z y x"] | None = None
+    sensitivities: Complex[Tensor, "batch set coil z y x"] | None = None
     noise_covariance: Complex[Tensor, "batch coil coil"] | None = None
     fourier_axes: tuple[str, ...] = ("y", "x")
     image_shape: tuple[int, int, int] | None = None

@@ -173,6 +173,9 @@ class DeepCascade(nn.Module):
     def forward(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
                 ) -> Complex[Tensor, "batch time 1 z y x"]:
         """The image, in the units of the measurements."""
+        if encoding.sets > 1:
+            raise SettingError(f"{encoding.sets} sets of coil maps for a deep cascade", expected="one image per frame",
+                               remedy="estimate the maps with sets=1")
         rhs = encoding.adjoint(measured)
         shared = [combine(share_data(measured, encoding.mask, d), encoding) for d in self.sharing]
         image = rhs if self.variation is None else minimize_total_variation(

@@ -17,9 +17,12 @@ from firstread.ops.linear import LinearOp
 class CartesianEncoding(LinearOp):
     """Image ``[batch, time, 1, z, y, x]`` to k-space ``[batch, time, coil, z, y, x]``: ``y = M F S x``.
 
+    With several sets of maps (soft SENSE, Uecker et al. 2014) the image has one channel per set, and their coil images
+    add up: ``y = M F Σ_s S_s x_s``.
+
     mask: measured samples (1 or 0, or relaxed values between), length 1 on any axis along which it is constant; a
     Fourier axis on which it has length 1 costs no transform in ``gram``.
-    sensitivities: coil maps ``S``, ``[batch, 1, coil, z, y, x]``; None stands for one coil of sensitivity 1.
+    sensitivities: coil maps ``S``, ``[batch, set, coil, z, y, x]``; None stands for one coil of sensitivity 1.
     fourier_axes: the axes that ``F`` transforms.
 
     Differentiable in image, sensitivities and mask; a binary mask that is being learned gets the gradient of
@@ -32,7 +35,7 @@ class CartesianEncoding(LinearOp):
     """
 
     def __init__(self, *, mask: Num[Tensor, "#batch mt 1 mz my mx"] | Bool[Tensor, "#batch mt 1 mz my mx"],
-                 sensitivities: Complex[Tensor, "#batch 1 coil z y x"] | None = None,
+                 sensitivities: Complex[Tensor, "#batch set coil z y x"] | None = None,
                  fourier_axes: Sequence[str] = ("y", "x")):
         dimensions(fourier_axes)
         self.sensitivities = sensitivities
@@ -43,11 +46,16 @@ class CartesianEncoding(LinearOp):
         self._last = self._mixed == ("y",)
         self._kept: tuple[Tensor, Tensor | None, Tensor | None] | None = None
 
-    def forward(self, x: Complex[Tensor, "batch time 1 z y x"]) -> Complex[Tensor, "batch time coil z y x"]:
-        """``M F S x``."""
-        return self.mask * fft(x if self.sensitivities is None else self.sensitivities * x, self.fourier_axes)
+    @property
+    def sets(self) -> int:
+        """Sets of coil maps, and channels of the image."""
+        return 1 if self.sensitivities is None else self.sensitivities.shape[1]
 
-    def adjoint(self, y: Complex[Tensor, "batch time coil z y x"]) -> Complex[Tensor, "batch time 1 z y x"]:
+    def forward(self, x: Complex[Tensor, "batch time set z y x"]) -> Complex[Tensor, "batch time coil z y x"]:
+        """``M F S x``."""
+        return self.mask * fft(x if self.sensitivities is None else expand(self.sensitivities, x), self.fourier_axes)
+
+    def adjoint(self, y: Complex[Tensor, "batch time coil z y x"]) -> Complex[Tensor, "batch time set z y x"]:
         """``Sᴴ Fᴴ M y``."""
         image = ifft(measured_part(y, self.mask), self.fourier_axes)
         if self.sensitivities is None:
@@ -55,9 +63,9 @@ class CartesianEncoding(LinearOp):
                 raise SettingError(f"{image.shape[2]} coils without sensitivities", expected="one coil",
                                    remedy="give the sensitivities of the coils")
             return image
-        return (self.sensitivities.conj() * image).sum(dim=2, keepdim=True)
+        return reduce(self.sensitivities.conj(), image)
 
-    def gram(self, x: Complex[Tensor, "batch time 1 z y x"]) -> Complex[Tensor, "batch time 1 z y x"]:
+    def gram(self, x: Complex[Tensor, "batch time set z y x"]) -> Complex[Tensor, "batch time set z y x"]:
         """``Sᴴ Fᴴ M² F S x`` without shifts, and transformed only along axes on which the mask varies.
 
         ``Fᴴ M² F`` is a circular convolution: it commutes with shifts, so the uncentred transform with the uncentred
@@ -70,14 +78,19 @@ class CartesianEncoding(LinearOp):
 
     def _gram_of_frame(self, x: Tensor, mask: Tensor, maps: Tensor | None, conjugate: Tensor | None) -> Tensor:
         x = x.transpose(-1, -2).contiguous() if self._last else x
-        coils = x if maps is None else maps * x
+        coils = x if maps is None else expand(maps, x)
         if self._mixed:
             dims = (-1,) if self._last else dimensions(self._mixed)
             measured = torch.fft.fftn(coils, dim=dims, norm="ortho").mul_(mask)
             coils = torch.fft.ifftn(measured, dim=dims, norm="ortho")
         else:
             coils = coils * mask
-        image = coils if conjugate is None else coils.mul_(conjugate).sum(dim=2, keepdim=True)
+        if conjugate is None:
+            image = coils
+        elif conjugate.shape[1] == 1:
+            image = coils.mul_(conjugate).sum(dim=2, keepdim=True)
+        else:
+            image = reduce(conjugate, coils)
         return image.transpose(-1, -2) if self._last else image
 
     def _for_gram(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -94,11 +107,47 @@ class CartesianEncoding(LinearOp):
         return made
 
     def bound(self) -> float:
-        """An upper bound of the largest eigenvalue of ``Aᴴ A``: ``max M² · max_r Σ_c |S_c(r)|²``."""
+        """An upper bound of the largest eigenvalue of ``Aᴴ A``: ``max M² · max_r ‖S(r)ᴴ S(r)‖``.
+
+        The norm of the matrix over sets is bounded by its largest row sum of magnitudes (Gershgorin).
+        """
         peak = float((self.mask.detach() ** 2).max())
         if self.sensitivities is None:
             return peak
-        return peak * float(self.sensitivities.detach().abs().square().sum(dim=2).max())
+        maps = self.sensitivities.detach()
+        rows = [sum((a.conj() * b).sum(dim=1).abs() for b in maps.unbind(1)) for a in maps.unbind(1)]
+        return peak * max(float(row.max()) for row in rows)
+
+
+def expand(maps: Complex[Tensor, "#batch set coil z y x"], x: Complex[Tensor, "batch time set z y x"]
+           ) -> Complex[Tensor, "batch time coil z y x"]:
+    """Coil images ``Σ_s S_s x_s``."""
+    parts = [maps[:, s : s + 1] * x[:, :, s : s + 1] for s in range(maps.shape[1])]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
+
+
+def reduce(conjugate: Complex[Tensor, "#batch set coil z y x"], coils: Complex[Tensor, "batch time coil z y x"]
+           ) -> Complex[Tensor, "batch time set z y x"]:
+    """``Σ_c S*_{s,c} I_c`` for every set, from the conjugate maps."""
+    return torch.cat([(coils * part).sum(dim=2, keepdim=True) for part in conjugate.split(1, dim=1)], dim=2)
+
+
+def join_sets(x: Complex[Tensor, "batch time set z y x"]) -> Complex[Tensor, "batch time 1 z y x"]:
+    """One image of all sets: magnitude ``sqrt(Σ_s |x_s|²)``, phase of the first.
+
+    For sets that are orthonormal over the coils this is the root sum of squares of the coil images.
+
+    >>> join_sets(torch.tensor([3j, 4.0]).reshape(1, 1, 2, 1, 1, 1)).item()
+    5j
+    """
+    first = x[:, :, :1]
+    if x.shape[2] == 1:
+        return x
+    others = x[:, :, 1:].abs().square().sum(dim=2, keepdim=True)
+    tiny = torch.finfo(others.dtype).tiny
+    size = first.abs()
+    phase = torch.where(size > tiny, first / size.clamp_min(tiny), torch.ones_like(first))
+    return phase * (size.square() + others).clamp_min(tiny).sqrt()
 
 
 def measured_part(y: Complex[Tensor, "*axes"], mask: Num[Tensor, "..."]) -> Complex[Tensor, "*axes"]:
@@ -146,11 +195,14 @@ class _Measured(torch.autograd.Function):
 
 
 def combine(kspace: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
-            ) -> Complex[Tensor, "batch time 1 z y x"]:
-    """Coil-combined image of k-space taken as fully sampled, ``Σ_c S_c* F⁻¹ k_c / Σ_c |S_c|²``."""
+            ) -> Complex[Tensor, "batch time set z y x"]:
+    """Coil-combined image of k-space taken as fully sampled, ``Σ_c S_c* F⁻¹ k_c / Σ_c |S_c|²``, set by set.
+
+    It is the least-squares image where sets are orthogonal over the coils, as those of ESPIRiT are.
+    """
     image = ifft(kspace, encoding.fourier_axes)
     maps = encoding.sensitivities
     if maps is None:
         return image
-    energy = maps.abs().square().sum(dim=2, keepdim=True)
-    return (maps.conj() * image).sum(dim=2, keepdim=True) / energy.clamp_min(torch.finfo(energy.dtype).tiny)
+    energy = maps.abs().square().sum(dim=2)[:, None]
+    return reduce(maps.conj(), image) / energy.clamp_min(torch.finfo(energy.dtype).tiny)

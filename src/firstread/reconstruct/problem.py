@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstread.core.errors import SignalError
 from firstread.core.records import Image, KSpace
-from firstread.ops.encoding import CartesianEncoding, combine
+from firstread.ops.encoding import CartesianEncoding, combine, join_sets
 from firstread.ops.fourier import DIMENSION, dimensions, ifft
 from firstread.ops.whitening import combine_coils, whitening_matrix
 from firstread.reconstruct.sensitivities import estimate_sensitivities
@@ -26,15 +26,15 @@ class Problem:
     measured: Complex[Tensor, "batch time coil z y x"]
     encoding: CartesianEncoding
 
-    def rhs(self) -> Complex[Tensor, "batch time 1 z y x"]:
-        """``Eᴴ y``, the zero-filled image."""
+    def rhs(self) -> Complex[Tensor, "batch time set z y x"]:
+        """``Eᴴ y``, the zero-filled image (one channel per set of coil maps)."""
         return self.encoding.adjoint(self.measured)
 
     def brightness(self) -> Float[Tensor, "batch 1 1 1 1 1"]:
         """What a regularization is relative to: the 99th percentile of the time-averaged image, per batch row."""
         mask = self.encoding.mask.detach().expand(-1, self.measured.shape[1], *[-1] * 4)
         mean = self.measured.detach().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp_min(1)
-        image = combine(mean, self.encoding).abs().flatten(1)
+        image = join_sets(combine(mean, self.encoding)).abs().flatten(1)
         every = image.shape[1] // 1_000_000 + 1
         return torch.quantile(image[:, ::every], 0.99, dim=1).clamp_min(1e-30)[:, None, None, None, None, None]
 
@@ -81,9 +81,9 @@ def check(kspace: KSpace) -> None:
                           remedy="leave that coil out")
 
 
-def image_from(kspace: KSpace, data: Complex[Tensor, "batch time 1 z y x"]) -> Image:
-    """The reconstructed image, cropped about its centre voxel ``N // 2`` to ``kspace.image_shape``."""
-    grid = kspace.grid
+def image_from(kspace: KSpace, data: Complex[Tensor, "batch time set z y x"]) -> Image:
+    """The reconstructed image, sets joined, cropped about its centre voxel ``N // 2`` to ``kspace.image_shape``."""
+    grid, data = kspace.grid, join_sets(data)
     if kspace.image_shape is not None and kspace.image_shape != tuple(data.shape[-3:]):
         start = tuple(n // 2 - m // 2 for n, m in zip(data.shape[-3:], kspace.image_shape, strict=True))
         grid = grid.crop(start, kspace.image_shape)
