@@ -36,7 +36,7 @@ from firstread.core.records import Image, KSpace
 from firstread.core.stage import Chain
 from firstread.io import pattern
 from firstread.io.folder import check_free, new_folder
-from firstread.io.open import detect
+from firstread.io.open import detect, located
 from firstread.io.open import read as open_file
 from firstread.read import MARKER as READING
 from firstread.read import Progress, Settings, no_heart
@@ -98,6 +98,7 @@ def advise(reading: Path, source: Path | None = None, question: Question | None 
         made["cannot_tell"] = ["Without the scan (--input) it cannot be said which stage the interval comes from, nor "
                                "what to acquire next; a reading keeps the scan's hash, not its signal or its place."]
         return Advice(made, None)
+    source = located(source)
     detect(source)
     if file_hash(source) != document["input"]["sha256"]:
         raise InputError(f"{source.name}, which is not what was read", expected="the input of this reading, by "

@@ -15,6 +15,7 @@ app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, 
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder for the result; appears when it is complete.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")]
 INTERRUPTED = 130  # what typer answers to Ctrl-C
+Variable = Annotated[str | None, typer.Option(help="Which array of a .mat file with several.")]
 Seed = Annotated[int, typer.Option(help="What all random draws come from.")]
 
 
@@ -30,10 +31,11 @@ class Phase(StrEnum):
 
 @app.command()
 def read(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM folder or file, NIfTI, ISMRMRD, fastMRI, BART "
-                                           "or .npy file.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM folder or file, NIfTI, ISMRMRD, fastMRI, BART, "
+                                           ".mat, .npy or twix file.")],
     output: Out,
-    axes: Annotated[str | None, typer.Option(help="Axes of a .npy file, such as time,coil,y,x.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of a .npy or .mat array, such as time,coil,y,x.")] = None,
+    variable: Variable = None,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
     series: Annotated[str | None, typer.Option(help="Which DICOM series (number, UID or description).")] = None,
     phase: Annotated[Phase | None, typer.Option(help="Heart phase of a single frame.", case_sensitive=False)] = None,
@@ -50,12 +52,47 @@ def read(
     """Read a heart: images or raw data in; page, JSON, contours and DICOM SEG out."""
     from firstread.read import Settings, read_to_folder
 
-    settings = Settings(axes=axes, spacing_mm=_numbers(spacing), series=series,
+    settings = Settings(axes=axes, variable=variable, spacing_mm=_numbers(spacing), series=series,
                         phase=phase.value if phase else None,
                         sex=sex.value if sex else None, height_cm=height_cm, weight_kg=weight_kg, weights=weights,
                         truth=truth, identify=identify, seed=seed)
     reading = read_to_folder(source, output, settings, overwrite=overwrite, progress=_say)
     _say(f"{output / 'reading.html'}  ({reading.seconds:.0f} s)")
+
+
+@app.command()
+def reconstruct(
+    source: Annotated[Path | None, typer.Argument(metavar="INPUT", help="ISMRMRD, fastMRI, BART, .mat, .npy or Siemens "
+                                                  "twix file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the result.")] = None,
+    method: Annotated[str, typer.Option(help="A name of --list-methods.")] = "cs",
+    regularization: Annotated[float | None, typer.Option(help="Absent: the method's default.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of a .npy or .mat array, such as coil,y,x.")] = None,
+    variable: Variable = None,
+    spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
+    complex_parts: Annotated[bool, typer.Option("--complex", help="Write real and imaginary part too.")] = False,
+    identify: Annotated[bool, typer.Option("--identify", help="Keep the patient's name in DICOM.")] = False,
+    list_methods: Annotated[bool, typer.Option("--list-methods", help="Show the methods.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Reconstruct raw data: image.nii.gz, a page and, where the header allows it, DICOM MR."""
+    from firstread.core.errors import InputError
+
+    if list_methods:
+        from firstread.chains.reconstruct import methods_table
+
+        typer.echo(methods_table())
+        return
+    if source is None or output is None:
+        raise InputError("no input or no output folder", expected="firstread reconstruct INPUT -o DIR",
+                         remedy="see `firstread reconstruct --help`")
+    from firstread.jobs.reconstruct import Settings, reconstruct_to_folder
+
+    settings = Settings(method=method, regularization=regularization, axes=axes, variable=variable,
+                        spacing_mm=_numbers(spacing), complex_parts=complex_parts, identify=identify, seed=seed)
+    made = reconstruct_to_folder(source, output, settings, overwrite=overwrite, progress=_say)
+    _say(f"{output / 'page.html'}  ({made.seconds:.1f} s)")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.reading import Person, Reading
 from firstread.core.records import Image, KSpace, Note
 from firstread.io.folder import check_free, new_folder
+from firstread.io.open import located
 from firstread.io.open import read as open_file
 from firstread.report.write import write
 from firstread.simulate import compare, read_truth, simulate_hearts
@@ -33,12 +34,14 @@ Progress = Callable[[str], None]
 class Settings:
     """What a user can say about an input.
 
-    axes: of a .npy array; spacing_mm: (z, y, x) where the file has none; series: which DICOM series; phase: of a single
-    frame; sex, height_cm, weight_kg: override the file's; weights: of the segmentation, a name of the zoo or a file;
-    truth: a subject's folder of ``firstread simulate``; identify: keep the patient's name; seed: of all draws.
+    axes: of a .npy or .mat array; variable: which array of a .mat file; spacing_mm: (z, y, x) where the file has none;
+    series: which DICOM series; phase: of a single frame; sex, height_cm, weight_kg: override the file's; weights: of
+    the segmentation, a name of the zoo or a file; truth: a subject's folder of ``firstread simulate``; identify: keep
+    the patient's name; seed: of all draws.
     """
 
     axes: str | None = None
+    variable: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
     series: str | None = None
     phase: Literal["ED", "ES"] | None = None
@@ -57,11 +60,11 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     Raises InputError and its kin for whatever cannot be read, each with what to do.
     """
     settings = settings or Settings()
-    started = time.perf_counter()
+    started, source = time.perf_counter(), located(source)
     truth, analytic = read_truth(settings.truth) if settings.truth is not None else ({}, {})
     progress(f"opening {source}")
-    opened = open_file(source, axes=settings.axes, spacing_mm=settings.spacing_mm, series=settings.series,
-                       identify=settings.identify)
+    opened = open_file(source, axes=settings.axes, variable=settings.variable, spacing_mm=settings.spacing_mm,
+                       series=settings.series, identify=settings.identify)
     done, extra = replace(opened.case, seed=settings.seed), ()
     if (reason := no_heart(done, opened.kind)) is not None:
         extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)

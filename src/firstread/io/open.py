@@ -16,26 +16,28 @@ from firstread.io.opened import Kind, Opened
 
 __all__ = ["Opened", "detect", "read"]
 
+_MATLAB = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_KNOWN = "a DICOM folder or file, NIfTI, ISMRMRD or fastMRI .h5, BART .cfl, .npy, PNG or JPEG"
+_KNOWN = "a DICOM folder or file, NIfTI, ISMRMRD or fastMRI .h5, BART .cfl, .mat, .npy, twix .dat, PNG or JPEG"
 
 
-def read(path: Path, *, axes: str | None = None, spacing_mm: tuple[float, float, float] | None = None,
-         series: str | None = None, identify: bool = False) -> Opened:
+def read(path: Path, *, axes: str | None = None, variable: str | None = None,
+         spacing_mm: tuple[float, float, float] | None = None, series: str | None = None, identify: bool = False
+         ) -> Opened:
     """Read a file or folder of any supported format into a Case with one record, ``image`` or ``kspace``.
 
-    axes: of a .npy array, such as ``time,coil,y,x``; spacing_mm: (z, y, x), where the file states none or a wrong one;
-    series: which DICOM series (number, UID or description); identify: keep the patient's name and identifier.
+    axes: of a .npy or .mat array, such as ``time,coil,y,x``; variable: which array of a .mat file; spacing_mm: (z, y,
+    x), where the file states none or a wrong one; series: which DICOM series (number, UID or description); identify:
+    keep the patient's name and identifier.
 
     Errors: InputError and its kinds FormatError and UnsupportedError, GeometryError, SignalError; each one sentence.
     """
-    base = path.with_name(path.name + ".cfl")  # BART names a pair of files by what they share
-    path = base if not path.exists() and base.is_file() else path
+    path = located(path)
     try:
         with warnings.catch_warnings():  # parsers warn with values of the file; what matters is a Note or an error
             warnings.simplefilter("ignore")
             kind = detect(path)
-            record, person = _reader(kind, path, axes, spacing_mm, series, identify)
+            record, person = _reader(kind, path, axes, variable, spacing_mm, series, identify)
     except PermissionError as error:
         raise InputError(f"no permission to read {path.name}", expected="a readable file or folder",
                          remedy="change its permissions") from error
@@ -45,6 +47,12 @@ def read(path: Path, *, axes: str | None = None, spacing_mm: tuple[float, float,
         raise FormatError(f"{path.name}, which cannot be read ({type(error).__name__})", expected="a complete file",
                           remedy="export or copy it again") from error
     return Opened(Case({"kspace" if isinstance(record, KSpace) else "image": record}), person, kind)
+
+
+def located(path: Path) -> Path:
+    """The file that is meant: BART names a pair of files by what they share."""
+    stored = path.with_name(path.name + ".cfl")
+    return stored if not path.exists() and stored.is_file() else path
 
 
 def detect(path: Path) -> Kind:
@@ -62,6 +70,8 @@ def detect(path: Path) -> Kind:
         return "NIfTI" if _is_nifti(_inflated(path)) else _unknown(path, head)
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         return _hdf5_kind(path)
+    if head.startswith(_MATLAB):
+        return "MATLAB"
     if head[:6] == b"\x93NUMPY":
         return "npy"
     if head.startswith(_PICTURES):
@@ -72,11 +82,14 @@ def detect(path: Path) -> Kind:
         return "BART"
     from firstread.io.dicom.files import looks_like_dicom
 
-    return "DICOM" if looks_like_dicom(head) else _unknown(path, head)
+    if looks_like_dicom(head):
+        return "DICOM"
+    named: dict[str, Kind] = {".dat": "twix", ".mat": "MATLAB"}  # twix and MATLAB 4 begin with nothing of their own
+    return named[path.suffix.lower()] if path.suffix.lower() in named and head else _unknown(path, head)
 
 
-def _reader(kind: Kind, path: Path, axes: str | None, spacing_mm: tuple[float, float, float] | None, series: str | None,
-            identify: bool) -> tuple[Record, Person]:
+def _reader(kind: Kind, path: Path, axes: str | None, variable: str | None,
+            spacing_mm: tuple[float, float, float] | None, series: str | None, identify: bool) -> tuple[Record, Person]:
     if kind == "DICOM":
         from firstread.io.dicom.read import read as read_dicom
 
@@ -93,6 +106,14 @@ def _reader(kind: Kind, path: Path, axes: str | None, spacing_mm: tuple[float, f
         from firstread.io import ismrmrd
 
         return ismrmrd.read(path, identify=identify)
+    if kind == "MATLAB":
+        from firstread.io import mat
+
+        return mat.read(path, axes=axes, variable=variable, spacing_mm=spacing_mm), Person()
+    if kind == "twix":
+        from firstread.io import twix
+
+        return twix.read(path, identify=identify)
     from firstread.io import rawdata
 
     if kind == "fastMRI":
@@ -125,6 +146,8 @@ def _hdf5_kind(path: Path) -> Kind:
     with damaged_hdf5(path), h5py.File(path, "r") as file:
         if is_ismrmrd(file):
             return "ISMRMRD"
+        if path.suffix.lower() == ".mat":
+            return "MATLAB"
         if is_fastmri(file):
             return "fastMRI"
     raise FormatError(f"{path.name}, an HDF5 file of unknown layout", expected="ISMRMRD (dataset/xml and dataset/data) "

@@ -8,7 +8,8 @@ from typing import Literal
 from firstread.core.case import Case
 from firstread.core.reading import Person
 
-Kind = Literal["DICOM", "NIfTI", "ISMRMRD", "fastMRI", "BART", "npy", "picture"]
+Kind = Literal["DICOM", "NIfTI", "ISMRMRD", "fastMRI", "BART", "MATLAB", "twix", "npy",
+               "picture"]
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
-from firstread.core.errors import FormatError, InputError, UnsupportedError
+from firstread.core.errors import FormatError, UnsupportedError
 from firstread.core.geometry import Grid
 from firstread.core.reading import Person
-from firstread.core.records import Image, KSpace, Note, Rows
+from firstread.core.records import Image, KSpace, Note
 from firstread.io.arrays import as_tensor, require_finite
 from firstread.io.fourier import remove_oversampling
 from firstread.io.limits import damaged_hdf5, require_plausible
 from firstread.io.mrd_layout import parse_header
-
-Spacing = tuple[float, float, float]
+from firstread.io.stated import Spacing, grid_of, kspace_of, record_of
 
 # BART's axes in order (bart/src/misc/mri.h)
 _BART = ("READ", "PHS1", "PHS2", "COIL", "MAPS", "TE", "COEFF", "COEFF2", "ITER", "CSHIFT", "TIME", "TIME2", "LEVEL",
@@ -66,8 +64,8 @@ def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: boo
         sampled = torch.from_numpy(columns.astype(bool)).reshape(1, 1, 1, 1, 1, width)
     notes: list[Note] = []
     if header is None:
-        grid, shape = _grid((slices, rows, width), spacing_mm, notes), None
-        return _kspace(data, grid, sampled, ("y", "x"), shape, notes), Person()
+        grid, shape = grid_of((slices, rows, width), spacing_mm, notes), None
+        return kspace_of(data, grid, sampled, ("y", "x"), shape, notes), Person()
     kept = min(rows, round(rows * header.reconstructed_mm[0] / header.encoded_mm[0]))
     shape_x = min(width, round(width * header.reconstructed_mm[1] / header.encoded_mm[1]))
     spacing = spacing_mm or (header.reconstructed_mm[2], header.reconstructed_mm[0] / kept,
@@ -77,7 +75,7 @@ def read_fastmri(path: Path, *, spacing_mm: Spacing | None = None, identify: boo
     grid = Grid.from_spacing((slices, kept, width), spacing, frame="detector")
     data = remove_oversampling(data, kept, axis=-2)
     shape = None if shape_x == width else (slices, kept, shape_x)
-    return _kspace(data, grid, sampled, ("y", "x"), shape, notes), header.person
+    return kspace_of(data, grid, sampled, ("y", "x"), shape, notes), header.person
 
 
 def read_bart(path: Path, *, spacing_mm: Spacing | None = None) -> KSpace:
@@ -110,9 +108,9 @@ def read_bart(path: Path, *, spacing_mm: Spacing | None = None) -> KSpace:
     data = as_tensor(array)[None]
     require_finite(data, "k-space")
     notes: list[Note] = []
-    grid = _grid(tuple(data.shape[3:]), spacing_mm, notes)
+    grid = grid_of(tuple(data.shape[3:]), spacing_mm, notes)
     fourier = ("z", "y", "x") if named["PHS2"] > 1 else ("y", "x")
-    return _kspace(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
+    return kspace_of(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
 
 
 def read_npy(path: Path, *, axes: str | None, spacing_mm: Spacing | None = None) -> KSpace | Image:
@@ -120,26 +118,7 @@ def read_npy(path: Path, *, axes: str | None, spacing_mm: Spacing | None = None)
 
     Axes: time, coil (or channel), z, y, x; ``kz`` instead of ``z`` where k-space is encoded along it too.
     """
-    array = _load_npy(path)
-    names = _named(axes, array.shape)
-    if "coil" not in names and {"kz"} & set(names):
-        raise InputError(f"axes {axes} without a coil", expected="coil among the axes of k-space",
-                         remedy="add an axis of length one: array[None] and --axes coil,…")
-    fourier = ("z", "y", "x") if "kz" in names else ("y", "x")
-    names = ["z" if name == "kz" else "channel" if name == "coil" else name for name in names]
-    wanted = ["time", "channel", "z", "y", "x"]
-    present = [name for name in wanted if name in names]
-    array = array.transpose([names.index(name) for name in present])
-    sizes = dict(zip(present, array.shape, strict=True))
-    data = as_tensor(array.reshape([sizes.get(name, 1) for name in wanted]))[None]
-    notes: list[Note] = []
-    grid = _grid(tuple(data.shape[3:]), spacing_mm, notes)
-    if "coil" not in (axes or ""):
-        require_finite(data, "image")
-        return Image(Rows.subjects(1), data, grid, notes=tuple(notes))
-    require_finite(data, "k-space")
-    data = data if data.is_complex() else data.to(torch.complex64)
-    return _kspace(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
+    return record_of(_load_npy(path), axes, spacing_mm)
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -153,17 +132,6 @@ def _load_npy(path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or array.size == 0:
         raise UnsupportedError("a .npy file without numbers", expected="one array of numbers", remedy="save such a one")
     return np.asarray(array)
-
-
-def _named(axes: str | None, shape: tuple[int, ...]) -> list[str]:
-    known = ("time", "coil", "channel", "z", "kz", "y", "x")
-    names = [name.strip() for name in (axes or "").split(",") if name.strip()]
-    if (len(names) != len(shape) or len(set(names)) != len(names) or not set(names) <= set(known)
-            or not {"y", "x"} <= set(names) or {"coil", "channel"} <= set(names) or {"z", "kz"} <= set(names)):
-        stated = f"axes {axes!r} for" if axes else "no axes stated for"
-        raise InputError(f"{stated} an array of shape {shape}", expected=f"{len(shape)} different names out of "
-                         f"{', '.join(known)}, y and x among them", remedy="state them, such as --axes time,coil,y,x")
-    return names
 
 
 def _bart_sizes(header: Path) -> tuple[int, ...]:
@@ -181,25 +149,3 @@ def _bart_sizes(header: Path) -> tuple[int, ...]:
         raise FormatError("a BART header without sizes", expected="a line of up to 16 numbers under '# Dimensions'",
                           remedy="write it again")
     return sizes + (1,) * (16 - len(sizes))
-
-
-def _grid(shape: tuple[int, ...], spacing_mm: Spacing | None, notes: list[Note]) -> Grid:
-    depth, height, width = shape
-    if spacing_mm is None:
-        notes.append(Note("spacing_unknown", "The file states no spacing: nothing in mm or mL can be measured; state "
-                          "it with --spacing z,y,x."))
-        return Grid.pixels((depth, height, width))
-    if min(spacing_mm) <= 0:
-        raise InputError(f"a spacing of {spacing_mm} mm", expected="three numbers above zero, z,y,x",
-                         remedy="correct --spacing")
-    notes.append(Note("spacing_stated", "The spacing was stated by the user, not taken from the file.", "info"))
-    return Grid.from_spacing((depth, height, width), spacing_mm, frame="detector")
-
-
-def _kspace(data: Tensor, grid: Grid, sampled: Tensor, fourier: tuple[str, ...], shape: tuple[int, int, int] | None,
-            notes: list[Note]) -> KSpace:
-    """K-space whose mask is as small as it can be without loss."""
-    for axis in (-1, -2, 1):
-        if sampled.shape[axis] > 1 and bool((sampled == sampled.narrow(axis, 0, 1)).all()):
-            sampled = sampled.narrow(axis, 0, 1)
-    return KSpace(Rows.subjects(1), data, grid, sampled.contiguous(), None, None, fourier, shape, notes=tuple(notes))

@@ -1,0 +1,75 @@
+"""What ``firstread reconstruct`` writes: the image as NIfTI, a page, and all settings as JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from firstread.core.reading import Reading
+from firstread.core.records import Image
+from firstread.io.nifti import write_image
+from firstread.report.cine import cine
+from firstread.report.document import notes, reading_document
+from firstread.report.rawdata import raw_part
+
+MARKER = "reconstruction.json"
+SCHEMA = "firstread.reconstruction/1"
+STATEMENT = "Research software. Not for clinical use."
+_SHARED = ("not_for_clinical_use", "input", "warnings", "trail", "seed", "versions", "seconds", "peak_memory_mb")
+
+
+def write(reading: Reading, folder: Path, *, complex_parts: bool = False) -> None:
+    """Write ``image.nii.gz`` (magnitude), ``page.html`` and ``reconstruction.json`` into ``folder``.
+
+    complex_parts: also ``image_real.nii.gz`` and ``image_imaginary.nii.gz``.
+    folder: exists; the caller renames it when all is written.
+    """
+    image = reading.case["image"]
+    assert isinstance(image, Image)
+    parts = {"image": image.data.abs().float()}
+    if complex_parts:
+        data = image.data if image.data.is_complex() else image.data + 0j
+        parts |= {"image_real": data.real, "image_imaginary": data.imag}
+    for name, data in parts.items():
+        write_image(folder / f"{name}.nii.gz", replace(image, data=data.contiguous()))
+    written = [f"{name}.nii.gz" for name in parts]
+    document = reconstruction_document(reading, written)
+    (folder / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+                                 encoding="utf-8")
+    (folder / "page.html").write_text(page(reading, written), encoding="utf-8")
+
+
+def reconstruction_document(reading: Reading, written: list[str]) -> dict[str, Any]:
+    """All of ``reconstruction.json``: the input's hash, settings, timing, warnings, trail and files written."""
+    document = reading_document(reading)
+    image = reading.case["image"]
+    assert isinstance(image, Image)
+    spacing = image.grid.spacing_mm[0].tolist() if image.grid.has_mm else None
+    return {"schema": SCHEMA, "statement": STATEMENT, **{key: document[key] for key in _SHARED},
+            "image": {"shape": list(image.data.shape), "axes": "batch, time, channel, z, y, x",
+                      "spacing_mm": spacing, "frame": image.grid.frame}, "files": written}
+
+
+def page(reading: Reading, written: list[str]) -> str:
+    """The page: image, sampling pattern, zero-filled image, settings, timing, warnings, trail; no network."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    script, images, raw = _asset("page.js"), cine(reading.case), raw_part(reading.case)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    island = {"cine": images, "panels": raw["panels"] if raw else [], "ed": None, "es": None, "curve": None}
+    return environment.get_template("reconstruction.html").render(
+        css=Markup(_asset("page.css")), script=Markup(script), script_hash=digest, statement=STATEMENT,
+        reading=reading, document=reconstruction_document(reading, written), notes=notes(reading), images=images,
+        raw=raw, island=island)
+
+
+def _asset(name: str) -> str:
+    return files("firstread.report").joinpath(name).read_text(encoding="utf-8")
