@@ -14,7 +14,7 @@ from jaxtyping import Bool, Complex, Float, Int, Integer, Num
 from torch import Tensor
 
 from firstread.core.batched import Batched
-from firstread.core.errors import SettingError
+from firstread.core.errors import SettingError, UnsupportedError
 from firstread.core.geometry import Grid
 
 R = TypeVar("R", bound="Record")
@@ -94,32 +94,66 @@ class Image(Record):
 
 @dataclass(frozen=True, eq=False)
 class KSpace(Record):
-    """Cartesian k-space, centred and orthonormal, zero frequency at ``N // 2``; unsampled entries are zero.
+    """K-space, Cartesian or along a trajectory; unsampled entries are zero.
 
-    data: ``[batch, time, coil, z, y, x]``; axes not in ``fourier_axes`` are still positions.
+    data: Cartesian: ``[batch, time, coil, z, y, x]``, centred and orthonormal, zero frequency at ``N // 2``; axes not
+        in ``fourier_axes`` are still positions. With a trajectory: ``[batch, time, coil, z, shot, sample]``, scaled as
+        the orthonormal transform; z runs over slices, and has length 1 where z is Fourier-encoded.
     grid: the grid of the image that this k-space encodes (readout oversampling removed).
     mask: which samples were measured, broadcasts to data with one coil.
     sensitivities: complex coil maps ``[batch, set, coil, z, y, x]``, or None to be estimated; several sets add up
         (``y = M F Σ_s S_s x_s``), and the image they encode has one channel per set.
     noise_covariance: between coils, ``[batch, coil, coil]``; None where not measured.
     image_shape: the matrix (z, y, x) to crop the reconstruction to; None for the whole grid.
+    trajectory: place of every sample, ``[batch, time or 1, axis, shot, sample]`` in cycles per field of view of the
+        grid, axes in the order of ``fourier_axes``, (y, x) or (z, y, x); None for Cartesian k-space.
     """
 
     data: Complex[Tensor, "batch time coil z y x"]
     grid: Grid
     mask: Num[Tensor, "batch mt 1 mz my mx"] | Bool[Tensor, "batch mt 1 mz my mx"]
-    sensitivities: Complex[Tensor, "batch set coil z y x"] | None = None
+    sensitivities: Complex[Tensor, "batch set coil depth height width"] | None = None
     noise_covariance: Complex[Tensor, "batch coil coil"] | None = None
     fourier_axes: tuple[str, ...] = ("y", "x")
     image_shape: tuple[int, int, int] | None = None
     times_s: Float[Tensor, "batch time slices"] | None = None
     cycle_s: Float[Tensor, "batch slices"] | None = None
     source: Any = None
+    trajectory: Float[Tensor, "batch mt axis shot sample"] | None = None
 
     def __post_init__(self):
         if not self.fourier_axes or not set(self.fourier_axes) <= {"z", "y", "x"}:
             raise SettingError(f"Fourier axes {self.fourier_axes}", expected="some of 'z', 'y', 'x'",
                                remedy="name the axes that were Fourier-encoded")
+        shape = self.data.shape[3:]
+        if self.trajectory is not None:
+            shape = self.grid.shape
+            self._check_trajectory(self.trajectory)
+        if self.sensitivities is not None and self.sensitivities.shape[2:] != (self.data.shape[2], *shape):
+            raise SettingError(f"coil maps of shape {tuple(self.sensitivities.shape[2:])}",
+                               expected=f"(coil, z, y, x) = {(self.data.shape[2], *shape)}",
+                               remedy="give one map for each coil on the grid of the image")
+
+    def _check_trajectory(self, trajectory: Tensor) -> None:
+        if self.fourier_axes not in (("y", "x"), ("z", "y", "x")) or trajectory.shape[2] != len(self.fourier_axes):
+            raise SettingError(f"a trajectory of {trajectory.shape[2]} axes for Fourier axes {self.fourier_axes}",
+                               expected="('y', 'x') or ('z', 'y', 'x'), one row of the trajectory for each",
+                               remedy="name the axes of the trajectory in `fourier_axes`")
+        if trajectory.shape[-2:] != self.data.shape[-2:] or trajectory.shape[1] not in (1, self.data.shape[1]):
+            raise SettingError(f"a trajectory of {tuple(trajectory.shape[-2:])} (shots, samples) in "
+                               f"{trajectory.shape[1]} frames for data of {tuple(self.data.shape[-2:])} in "
+                               f"{self.data.shape[1]}", expected="one place in k-space for every sample",
+                               remedy="cut the longer of the two, or read the trajectory that belongs to the data")
+        slices = 1 if "z" in self.fourier_axes else self.grid.shape[0]
+        if self.data.shape[3] != slices:
+            raise SettingError(f"data of {self.data.shape[3]} slices on a trajectory in {self.fourier_axes}",
+                               expected=f"{slices} on this grid", remedy="give the grid of the image that was encoded")
+
+    def require_cartesian(self, what: str) -> None:
+        """Refuse k-space along a trajectory where only lines on a grid will do."""
+        if self.trajectory is not None:
+            raise UnsupportedError(f"k-space along a trajectory for {what}", expected="Cartesian k-space",
+                                   remedy="reconstruct it with Gridding, CGSense or SpatialTV and go on from the image")
 
 
 @dataclass(frozen=True, eq=False)
