@@ -84,6 +84,7 @@ def test_every_format_gives_the_same_image(kspace, image, tmp_path, monkeypatch,
         made = np.atleast_3d(np.squeeze(nibabel.load(out / "image.nii.gz").get_fdata())).T  # time, y, x
         assert np.linalg.norm(made - truth[:len(made)]) < 0.15 * np.linalg.norm(truth[:len(made)]), name
         assert (out / "page.html").stat().st_size < 15_000_000
+        assert (out / "dicom").is_dir() == (name == "ISMRMRD"), name  # the only one that states places and header
         found = json.loads((out / "reconstruction.json").read_text())
         assert [s["stage"] for s in found["trail"]] == ["zero_filled", "cgsense"], name
 

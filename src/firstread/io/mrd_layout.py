@@ -5,7 +5,7 @@ Source: Inati et al., ISMRM Raw data format: a proposed standard for MRI raw dat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +15,7 @@ import numpy as np
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.core.reading import Person
 from firstread.io.limits import shown
+from firstread.io.scan import Scan, scan_of
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 TICK_MS = 2.5  # of acquisition and physiology time stamps
@@ -55,6 +56,7 @@ class Header:
     person: Person
     cycles_ms: tuple[float, ...]
     separate_calibration: bool = False
+    scan: Scan = field(default_factory=Scan)
 
 
 def parse_header(text: bytes | str, *, identify: bool = False) -> Header:
@@ -87,7 +89,7 @@ def parse_header(text: bytes | str, *, identify: bool = False) -> Header:
     mode = encoding.findtext(_path("parallelImaging", "calibrationMode")) or ""
     return Header(sizes["encodedSpace"], fields["encodedSpace"], sizes["reconSpace"], fields["reconSpace"],
                   (centres[0], centres[1]), _person(root, identify), _cycles(root),
-                  mode.strip().lower() in ("separate", "external"))
+                  mode.strip().lower() in ("separate", "external"), scan_of(root, NAMESPACE, identify=identify))
 
 
 def header_xml(header: Header, *, coils: int, frames: int, slices: int) -> str:
@@ -98,11 +100,11 @@ def header_xml(header: Header, *, coils: int, frames: int, slices: int) -> str:
     _add(system, "receiverChannels", coils)
     _add(_add(root, "experimentalConditions"), "H1resonanceFrequency_Hz", 63870000)
     encoding = _add(root, "encoding")
-    for name, size, field in (("encodedSpace", header.encoded, header.encoded_mm),
-                              ("reconSpace", header.reconstructed, header.reconstructed_mm)):
+    for name, size, extent in (("encodedSpace", header.encoded, header.encoded_mm),
+                               ("reconSpace", header.reconstructed, header.reconstructed_mm)):
         space = _add(encoding, name)
         matrix, view = _add(space, "matrixSize"), _add(space, "fieldOfView_mm")
-        for axis, count, millimetres in zip("xyz", size, field, strict=True):
+        for axis, count, millimetres in zip("xyz", size, extent, strict=True):
             _add(matrix, axis, count)
             _add(view, axis, f"{millimetres:.9g}")
     limits = _add(encoding, "encodingLimits")

@@ -205,7 +205,8 @@ def _kspace(header, plan: _Plan, stack: Stack, data: torch.Tensor, count: np.nda
     return KSpace(Rows.parts(batch), joined, stack.grid, mask, None,
                   None if noise is None else noise.expand(batch, -1, -1).clone(),
                   ("z", "y", "x") if z > 1 else ("y", "x"),
-                  None if shape_y == y else (stack.grid.shape[0], shape_y, kept), times, cycle, notes=tuple(notes))
+                  None if shape_y == y else (stack.grid.shape[0], shape_y, kept), times, cycle, header.scan,
+                  notes=tuple(notes))
 
 
 def _times(header, heads, plan: _Plan, notes: list[Note]):

@@ -12,12 +12,14 @@ from typing import Any
 
 from firstread.core.reading import Reading
 from firstread.core.records import Image
+from firstread.io.dicom.mr import write_mr
 from firstread.io.nifti import write_image
+from firstread.io.scan import Scan
 from firstread.report.cine import cine
 from firstread.report.document import notes, reading_document
 from firstread.report.rawdata import raw_part
 
-MARKER = "reconstruction.json"
+MARKER, DICOM = "reconstruction.json", "dicom"
 SCHEMA = "firstread.reconstruction/1"
 STATEMENT = "Research software. Not for clinical use."
 _SHARED = ("not_for_clinical_use", "input", "warnings", "trail", "seed", "versions", "seconds", "peak_memory_mb")
@@ -26,7 +28,8 @@ _SHARED = ("not_for_clinical_use", "input", "warnings", "trail", "seed", "versio
 def write(reading: Reading, folder: Path, *, complex_parts: bool = False) -> None:
     """Write ``image.nii.gz`` (magnitude), ``page.html`` and ``reconstruction.json`` into ``folder``.
 
-    complex_parts: also ``image_real.nii.gz`` and ``image_imaginary.nii.gz``.
+    complex_parts: also ``image_real.nii.gz`` and ``image_imaginary.nii.gz``. Where the raw data state the place in the
+    patient, a series of DICOM MR images is written into ``dicom/``.
     folder: exists; the caller renames it when all is written.
     """
     image = reading.case["image"]
@@ -38,6 +41,10 @@ def write(reading: Reading, folder: Path, *, complex_parts: bool = False) -> Non
     for name, data in parts.items():
         write_image(folder / f"{name}.nii.gz", replace(image, data=data.contiguous()))
     written = [f"{name}.nii.gz" for name in parts]
+    if isinstance(image.source, Scan) and image.grid.frame == "patient":
+        (folder / DICOM).mkdir()
+        write_mr(image, image.source, folder / DICOM, method=reading.case.trail[-1].stage)
+        written.append(f"{DICOM}/")
     document = reconstruction_document(reading, written)
     (folder / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
                                  encoding="utf-8")
