@@ -151,6 +151,33 @@ def adapted_cascade() -> Contract:
     return Contract(stage, {"kspace": kspace(frames=8)}, "kspace")
 
 
+def varnet() -> Contract:
+    from firstread.nets.varnet import VariationalNetwork
+    from firstread.reconstruct.varnet import VarNet
+
+    torch.manual_seed(0)
+    network = VariationalNetwork(cascades=2, widths=(4, 4), map_widths=(4, 4)).eval()
+    return Contract(VarNet(network=network), {"kspace": kspace()}, "kspace")
+
+
+def recurrent() -> Contract:
+    from firstread.nets.crnn import RecurrentNetwork
+    from firstread.reconstruct.recurrent import Recurrent
+
+    torch.manual_seed(0)
+    network = RecurrentNetwork(iterations=2, depth=3, width=4, consistency=0.1, steps=3).eval()
+    return Contract(Recurrent(network=network), {"kspace": kspace()}, "kspace")
+
+
+def modl() -> Contract:
+    from firstread.nets.modl import ModelBased
+    from firstread.reconstruct.modl import MoDL
+
+    torch.manual_seed(0)
+    network = ModelBased(iterations=2, depth=2, width=4, consistency=0.3, steps=20).eval()
+    return Contract(MoDL(network=network), {"kspace": kspace()}, "kspace")
+
+
 def segment() -> Contract:
     from firstread.analyze.segment import Segment
 
@@ -293,6 +320,9 @@ CASES: dict[str, Callable[[], Contract]] = {
     "SpatialTV": spatial_tv,
     "Cascade": cascade,
     "AdaptedCascade": adapted_cascade,
+    "VarNet": varnet,
+    "Recurrent": recurrent,
+    "MoDL": modl,
     "Segment": segment,
     "SegmentFromKSpace": segment_from_kspace,
     "SegmentCine": segment_cine,

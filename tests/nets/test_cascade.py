@@ -11,8 +11,10 @@ from firstread.nets.cascade import (
     DeepCascade,
     consistent_kspace,
     d5_c5_from_arrays,
+    d5_c10_s,
     data_consistency,
     share_data,
+    share_frames,
     shift_frames,
 )
 from firstread.ops.encoding import CartesianEncoding
@@ -93,6 +95,40 @@ def test_data_sharing_is_the_mean_of_measured_neighbours(frames, distance, seed)
             there = [s for s in near if mask[0, s, 0, 0, line, 0]]
             expected = measured[0, there, :, 0, line].mean(dim=0) if there else torch.zeros(2, 2)
             assert torch.allclose(shared[0, t, :, 0, line], expected + 0j, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=15)
+@given(frames=st.integers(1, 6), distance=st.integers(1, 4), seed=st.integers(0, 99))
+def test_sharing_frames_is_the_mean_over_all_neighbours_away_from_the_measured_lines(frames, distance, seed):
+    mask = (torch.rand(1, frames, 1, 1, 5, 1, generator=torch.Generator().manual_seed(seed)) < 0.4).double()
+    image = _random(1, frames, 1, 1, 5, 3, seed=seed)
+    k, made = fft(image), fft(share_frames(image, mask, distance))
+    for t in range(frames):
+        near = torch.stack([k[:, (t + d) % frames] for d in range(-distance, distance + 1)]).mean(dim=0)
+        own = mask[:, t] != 0
+        assert torch.allclose(made[:, t], torch.where(own, k[:, t], near))
+
+
+def test_d5_c10_s_shares_the_measurements_first_and_then_the_images():
+    """The published layout by its numbers; at the second block, an image that is static stays as it is."""
+    net = d5_c10_s()
+    layers = net.blocks[0].layers
+    assert len(net.blocks) == 10 and [tuple(layer.weight.shape) for layer in layers] == [
+        (64, 10, 3, 3, 3), (64, 64, 3, 3, 3), (64, 64, 3, 3, 3), (64, 64, 3, 3, 3), (2, 64, 3, 3, 3)]
+    seen = []
+    small = DeepCascade(cascades=2, depth=2, width=4, kernel="tyx", sharing=(1, 2), resharing=True).double()
+    for block in small.blocks:
+        block.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    encoding = _encoding(frames=5)
+    measured = encoding(_random(1, 5, 1, 1, 8, 6))
+    made = small(measured, encoding)
+    first = torch.view_as_complex(seen[0].unflatten(1, (3, 2)).movedim(2, -1).contiguous())
+    second = torch.view_as_complex(seen[1].unflatten(1, (3, 2)).movedim(2, -1).contiguous())
+    for number, distance in enumerate((1, 2), start=1):
+        assert torch.allclose(fft(first[:, number]), share_data(measured, encoding.mask, distance)[0, :, 0, 0])
+        assert torch.allclose(second[:, number], share_frames(made, encoding.mask, distance)[0, :, 0, 0])
+    again = DeepCascade.from_weight(small.settings(), small.state_dict())
+    assert again.resharing
 
 
 def test_shifting_moves_channels_in_time_and_loses_nothing():

@@ -74,6 +74,21 @@ def share_data(measured: Complex[Tensor, "batch time coil z y x"], mask: Num[Ten
     return measured + (1 - mask) * (total / count.clamp_min(1))
 
 
+def share_frames(image: Complex[Tensor, "batch time 1 z y x"], mask: Num[Tensor, "#batch mt 1 mz my mx"], distance: int,
+                 axes: Sequence[str] = ("y", "x")) -> Complex[Tensor, "batch time 1 z y x"]:
+    """Data sharing of an image between blocks: ``F⁻¹ (M k_t + (1 - M) mean_{|s - t| ≤ d} k_s)`` with ``k = F x``.
+
+    By now every sample has a value, so the mean is over all ``2 d + 1`` frames; circular in time (Schlemper 2018).
+
+    >>> image = torch.ones(1, 3, 1, 1, 4, 4, dtype=torch.complex64)
+    >>> torch.allclose(share_frames(image, torch.zeros(1, 1, 1, 1, 4, 1), 1), image, atol=1e-6)
+    True
+    """
+    kspace = fft(image, axes)
+    mean = sum(kspace.roll(s, dims=1) for s in range(-distance, distance + 1)) / (2 * distance + 1)
+    return ifft(mask * kspace + (1 - mask) * mean, axes)
+
+
 def shift_frames(features: Float[Tensor, "frames channel y x"], parts: int = 4) -> Float[Tensor, "frames channel y x"]:
     """One ``parts``-th of the channels from the frame before, one from the frame after, circular (Lin et al. 2019).
 
@@ -123,6 +138,8 @@ class DeepCascade(nn.Module):
     cascades, depth, width: blocks, convolutions per block, channels between them.
     kernel: how a block sees time (``ResidualBlock``).
     sharing: frame distances of data sharing; each gives every block one more image.
+    resharing: blocks after the first share the frames of the image before them, as published; else every block sees the
+        sharing of the measurements.
     consistency: first value of the trained weight μ of every data-consistency step; None for noiseless data.
     steps: of conjugate gradients per data-consistency step with many coils.
     variation: where the cascade starts: after ``iterations`` of least squares with this weight of temporal total
@@ -139,7 +156,8 @@ class DeepCascade(nn.Module):
 
     def __init__(self, *, cascades: int = 5, depth: int = 5, width: int = 64, kernel: Kernel = "yx",
                  sharing: Sequence[int] = (), consistency: float | None = None, steps: int = 4,
-                 variation: float | None = None, iterations: int = 25, steady: float | None = None):
+                 variation: float | None = None, iterations: int = 25, steady: float | None = None,
+                 resharing: bool = False):
         super().__init__()
         if min(cascades, width, steps) < 1 or depth < 2 or min(sharing, default=1) < 1:
             raise SettingError(f"{cascades} cascades of depth {depth}, width {width}, {steps} steps, sharing {sharing}",
@@ -147,6 +165,7 @@ class DeepCascade(nn.Module):
         self.cascades, self.depth, self.width, self.kernel = cascades, depth, width, kernel
         self.sharing, self.consistency, self.steps = tuple(sharing), consistency, steps
         self.variation, self.iterations, self.steady = variation, iterations, steady
+        self.resharing = resharing
         channels = 2 * (1 + len(self.sharing))
         self.blocks = nn.ModuleList(
             ResidualBlock(channels=channels, depth=depth, width=width, kernel=kernel) for _ in range(cascades))
@@ -160,7 +179,7 @@ class DeepCascade(nn.Module):
         net = cls(cascades=int(settings["cascades"]), depth=int(settings["depth"]), width=int(settings["width"]),
                   kernel=settings["kernel"], sharing=tuple(settings["sharing"]), consistency=settings["consistency"],
                   steps=int(settings["steps"]), variation=settings["variation"], iterations=int(settings["iterations"]),
-                  steady=settings["steady"])
+                  steady=settings["steady"], resharing=bool(settings.get("resharing", False)))
         net.load_state_dict(dict(state))
         return net.eval()
 
@@ -168,7 +187,8 @@ class DeepCascade(nn.Module):
         """What ``from_weight`` needs besides the parameters."""
         return {"cascades": self.cascades, "depth": self.depth, "width": self.width, "kernel": self.kernel,
                 "sharing": list(self.sharing), "consistency": self.consistency, "steps": self.steps,
-                "variation": self.variation, "iterations": self.iterations, "steady": self.steady}
+                "variation": self.variation, "iterations": self.iterations, "steady": self.steady,
+                "resharing": self.resharing}
 
     def forward(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
                 ) -> Complex[Tensor, "batch time 1 z y x"]:
@@ -182,7 +202,9 @@ class DeepCascade(nn.Module):
             encoding.gram, rhs, torch.as_tensor(self.variation, device=rhs.device), bound=encoding.bound(),
             iterations=self.iterations)
         for number, block in enumerate(self.blocks):
-            correction = _over_cines(block, [image, *shared])
+            if self.resharing and number > 0:
+                shared = [share_frames(image, encoding.mask, d, encoding.fourier_axes) for d in self.sharing]
+            correction = over_cines(block, [image, *shared])
             if self.shares is not None and correction.shape[1] > 1:
                 correction = correction - (1 - self.shares[number]) * correction.mean(dim=1, keepdim=True)
             image = image + correction
@@ -191,7 +213,7 @@ class DeepCascade(nn.Module):
         return image
 
 
-def _over_cines(block: ResidualBlock, images: list[Tensor]) -> Complex[Tensor, "batch time 1 z y x"]:
+def over_cines(block: nn.Module, images: list[Tensor]) -> Complex[Tensor, "batch time 1 z y x"]:
     """``block`` on each cine ``[time, channel, y, x]``, one (batch, z) after the other: memory stays bounded."""
     batch, _, _, slices = images[0].shape[:4]
     channels = torch.cat([torch.view_as_real(image[:, :, 0]).movedim(-1, 2) for image in images], dim=2)
@@ -200,6 +222,18 @@ def _over_cines(block: ResidualBlock, images: list[Tensor]) -> Complex[Tensor, "
         cines = [block(channels[b, :, :, z]) for z in range(slices)]
         rows.append(torch.stack(cines, dim=2))
     return torch.view_as_complex(torch.stack(rows).movedim(2, -1).contiguous())[:, :, None]
+
+
+def d5_c10_s() -> DeepCascade:
+    """The untrained D5-C10(S) of Schlemper et al. 2018: ten blocks of 3 x 3 x 3 kernels, data sharing before each.
+
+    Frame distances 1 to 4 (distance 0, which the authors list too, is the image itself); 3.5 million parameters. Time
+    is circular in the convolutions too.
+
+    >>> sum(p.numel() for p in d5_c10_s().parameters())
+    3527700
+    """
+    return DeepCascade(cascades=10, depth=5, width=64, kernel="tyx", sharing=(1, 2, 3, 4), resharing=True)
 
 
 def d5_c5_from_arrays(arrays: Mapping[str, object]) -> DeepCascade:

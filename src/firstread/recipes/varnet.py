@@ -1,0 +1,128 @@
+"""The default variational network for multi-coil images (``varnet``), from simulated objects and coils alone.
+
+Each step draws an object that looks like no organ in particular (or a random chest), rendered twice as fine as it is
+sampled, 4 to 16 coils of the training family, correlated noise, a mask of 2- to 8-fold, and asks for the magnitude of
+the noiseless, fully sampled root sum of squares.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from firstread.acquire.coils import GaussianCoils
+from firstread.acquire.mri import encode_lower
+from firstread.acquire.noise import correlated_noise, random_covariance
+from firstread.acquire.sampling import UniformLines, VariableDensity
+from firstread.acquire.slices import random_stacks
+from firstread.acquire.textures import random_plane, smooth_field
+from firstread.core.geometry import Grid
+from firstread.core.keys import Key
+from firstread.core.records import KSpace, Rows
+from firstread.learn.fit import fit
+from firstread.nets.varnet import VariationalNetwork
+from firstread.ops.encoding import CartesianEncoding
+from firstread.ops.fourier import ifft
+from firstread.recipes.files import refuse_data
+from firstread.reconstruct.problem import Problem, problem_of
+
+SUMMARY = "variational network for multi-coil images, any anatomy"
+SEED = 0
+STEPS = (600, 500)  # of the parts of the training
+LINES, COLUMNS, FINER = (80, 96, 112), 32, 2
+
+
+@dataclass(frozen=True)
+class Example:
+    """One plane in hybrid space, cut to some columns, brightness 1; target: the noiseless magnitude."""
+
+    problem: Problem
+    target: Float[Tensor, "1 1 1 1 y x"]
+
+    def to(self, device: str) -> Example:
+        if device == "cpu":
+            return self
+        encoding, maps = self.problem.encoding, self.problem.encoding.sensitivities
+        there = CartesianEncoding(mask=encoding.mask.to(device), fourier_axes=encoding.fourier_axes,
+                                  sensitivities=None if maps is None else maps.to(device))
+        return Example(Problem(self.problem.measured.to(device), there), self.target.to(device))
+
+
+def network() -> VariationalNetwork:
+    """Five steps of U-Nets of 16, 32 and 48 channels."""
+    return VariationalNetwork(cascades=5, widths=(16, 32, 48), map_widths=(8, 12, 16))
+
+
+def scene(generator: torch.Generator, size: int) -> Complex[Tensor, "y x"]:
+    """The object: four in five of no anatomy, else a random chest with a random phase."""
+    if float(torch.rand((), generator=generator)) < 0.8:
+        return random_plane(generator, size)
+    number = int(torch.randint(1 << 30, (1,), generator=generator))
+    image, _ = random_stacks(Key(SEED, "varnet_chest"), number, subjects=1, slices=1, size=size, spacing_mm=1.2)
+    return torch.polar(image[0, 0].clamp(0, 1.5), 1.5 * smooth_field(generator, size, 4))
+
+
+def example(key: Key, step: int) -> Example:
+    """The example of one step: a function of the step alone."""
+    generator = key.generator(step)
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    size = LINES[int(uniform(0, len(LINES)))]
+    fine = scene(generator, FINER * size)
+    count = int(uniform(4, 17))
+    maps = GaussianCoils(count=count)(Grid.from_spacing((1, *fine.shape), (5.0, 1.0, 1.0)), generator)
+    clean = encode_lower(maps * fine, (size, size))[None, None]
+    truth = ifft(clean).abs().square().sum(dim=2, keepdim=True).sqrt()
+    level = float(torch.quantile(truth, 0.9)) / math.exp(uniform(math.log(15), math.log(150)))
+    covariance = level**2 * random_covariance(count, uniform(0, 0.5), generator)
+    noise = correlated_noise(covariance, (1, size, size), generator)[None, None]
+    acceleration = uniform(1.8, 8)
+    centre_lines = int(uniform(6, min(16, size / acceleration - 1)))
+    comb = UniformLines(acceleration=min(6, round(acceleration)), centre_lines=centre_lines + 6)
+    random_lines = VariableDensity(acceleration=acceleration, centre_lines=centre_lines)
+    mask = (random_lines if uniform(0, 1) < 0.75 else comb)(1, size, generator)[None, :, None, None, :, None]
+    grid = Grid.from_spacing((1, size, size), (5.0, 2.0, 2.0))
+    problem = problem_of(KSpace(Rows.subjects(1), mask * (clean + noise), grid, mask))
+    first = int(uniform(0, size - COLUMNS + 1))
+    columns, brightness = slice(first, first + COLUMNS), problem.brightness()
+    first_maps = problem.encoding.sensitivities
+    assert first_maps is not None  # four coils or more
+    encoding = CartesianEncoding(mask=problem.encoding.mask, fourier_axes=problem.encoding.fourier_axes,
+                                 sensitivities=first_maps[..., columns])
+    return Example(Problem(problem.measured[..., columns] / brightness, encoding), truth[..., columns] / brightness)
+
+
+def loss(net: VariationalNetwork, batch: Example) -> Float[Tensor, ""]:
+    """Logarithm of the root mean square error of the magnitude: the PSNR but for constants."""
+    image = net(batch.problem.measured, batch.problem.encoding)
+    magnitude = (image.real.square() + image.imag.square() + 1e-8).sqrt()
+    return 0.5 * (magnitude - batch.target).square().mean().log()
+
+
+def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
+    """Train in two parts and write ``varnet.safetensors``; interrupted, the same call continues.
+
+    The first ends early in its learning-rate schedule; the second goes on from its averaged weights and anneals.
+    steps: of both together; data: refused.
+    """
+    from safetensors.torch import save_file
+
+    refuse_data(data, "varnet")
+    torch.manual_seed(SEED)
+    key, net = Key(SEED, "varnet"), network().to(device)
+    counts = [max(1, round((steps or sum(STEPS)) * count / sum(STEPS))) for count in STEPS]
+    fit(net, lambda step: example(key, step).to(device), loss, steps=2000, stop=lambda done: done >= counts[0],
+        seed=SEED, checkpoint=output / "part0.pt", learning_rate=2e-3, warmup=50, weight_decay=1e-5, averaging=0.995,
+        every=25)
+    fit(net, lambda step: example(key, counts[0] + step).to(device), loss, steps=counts[1], seed=SEED,
+        checkpoint=output / "part1.pt", learning_rate=1.5e-3, warmup=10, weight_decay=1e-5, averaging=0.98, every=25)
+    path = output / "varnet.safetensors"
+    save_file({name: value.half().cpu().contiguous() for name, value in net.state_dict().items()}, path)
+    return path
