@@ -132,6 +132,18 @@ def spatial_tv() -> Contract:
     return Contract(SpatialTV(iterations=4), {"kspace": kspace()}, "kspace")
 
 
+def wavelet() -> Contract:
+    from firstread.reconstruct.sparse import Wavelet
+
+    return Contract(Wavelet(iterations=4), {"kspace": kspace()}, "kspace")
+
+
+def espirit() -> Contract:
+    from firstread.reconstruct.espirit import Espirit
+
+    return Contract(Espirit(sets=2, kernel=3), {"kspace": kspace()}, "kspace")
+
+
 def cascade() -> Contract:
     from firstread.nets.cascade import DeepCascade
     from firstread.reconstruct.cascade import Cascade
@@ -311,6 +323,36 @@ def describe_image() -> Contract:
     return Contract(DescribeImage(), {"image": blob()})
 
 
+def thick_stack() -> Image:
+    """Six slices of 8 mm of a tilted edge, in two frames."""
+    grid = Grid.from_spacing((6, 12, 12), (10.0, 2.0, 2.0))
+    grid = replace(grid, thickness_mm=torch.full((1,), 8.0, dtype=torch.float64))
+    x, y, z = grid.points_mm().unbind(-1)
+    edge = torch.stack([torch.sigmoid((x + 0.2 * z + shift) / 2) for shift in (0.0, 2.0)], dim=1)
+    return Image(Rows.subjects(1), (0.2 + edge + 0.01 * y[:, None])[:, :, None].float(), grid)
+
+
+def upsample() -> Contract:
+    from firstread.restore.superres import Upsample
+
+    return Contract(Upsample(factor=2), {"image": thick_stack()}, "image")
+
+
+def model_super_resolution() -> Contract:
+    from firstread.restore.superres import ModelSuperResolution
+
+    return Contract(ModelSuperResolution(factor=2), {"image": thick_stack()}, "image")
+
+
+def learned_super_resolution() -> Contract:
+    from firstread.nets.superres import SuperResolution
+    from firstread.restore.superres import LearnedSuperResolution
+
+    torch.manual_seed(0)
+    network = SuperResolution(factor=2, width=4, depth=2, blocks=1).eval()
+    return Contract(LearnedSuperResolution(network=network), {"image": thick_stack()}, "image")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "RepeatNoise": repeat_noise,
@@ -318,6 +360,8 @@ CASES: dict[str, Callable[[], Contract]] = {
     "CGSense": cg_sense,
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
+    "Wavelet": wavelet,
+    "Espirit": espirit,
     "Cascade": cascade,
     "AdaptedCascade": adapted_cascade,
     "VarNet": varnet,
@@ -340,4 +384,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "LaplaceHead": laplace_head,
     "ShiftGuard": shift_guard,
     "DescribeImage": describe_image,
+    "Upsample": upsample,
+    "ModelSuperResolution": model_super_resolution,
+    "LearnedSuperResolution": learned_super_resolution,
 }

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from inspect import isabstract
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def stages() -> list[type[Stage]]:
     found = set()
     for module in pkgutil.walk_packages(firstread.__path__, "firstread."):
         for name, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(kind, Stage) and kind is not Stage and not name.startswith("_"):
+            if issubclass(kind, Stage) and kind is not Stage and not name.startswith("_") and not isabstract(kind):
                 found.add(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 
