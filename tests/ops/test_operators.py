@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from firstread.core.errors import SettingError
+from firstread.core.geometry import Grid
 from firstread.ops.encoding import CartesianEncoding, expand, join_sets
 from firstread.ops.linear import LinearOp
+from firstread.ops.slice_profile import SectionProfile, SliceProfile
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -35,6 +37,13 @@ OPERATORS: dict[str, tuple[LinearOp, tuple[int, ...]]] = {
     "three sets of maps": (_encoding(_mask(2, 3, 1, 2, 6, 1), 4, ("y", "x"), IMAGE[3:], sets=3), (2, 3, 3, 2, 6, 5)),
     "lines along x": (_encoding(_mask(2, 3, 1, 1, 1, 5), 2, ("x",), IMAGE[3:]), IMAGE),
 }
+STACK = Grid.from_spacing((3, 4, 5), (10.0, 2.0, 2.0), batch=2)
+OBLIQUE = Grid(torch.tensor([[1.6, -0.3, 1.2, -3.0], [1.2, 0.4, -1.6, 0.5], [0.0, 1.9, 0.5, -4.0], [0, 0, 0, 1]],
+                            dtype=torch.float64).repeat(2, 1, 1), (2, 3, 4))
+OPERATORS["thick slices of a stack"] = (SliceProfile.between(STACK, STACK.resize((9, 4, 5))), (2, 3, 1, 9, 4, 5))
+OPERATORS["oblique sections of a volume"] = (
+    SectionProfile(section=OBLIQUE, volume=Grid.from_spacing((9, 9, 10), (2.0, 2.0, 2.0), batch=2), thickness_mm=3.0),
+    (2, 3, 1, 9, 9, 10))
 OPERATORS["composed with an adjoint"] = (
     OPERATORS["lines along y, four coils"][0].H @ OPERATORS["lines along y, four coils"][0], IMAGE)
 
