@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from firstread.recipes.endpoint import NAMES, Setting, chain_of, first_parts, ob
 from firstread.recipes.endpoint_pool import Stack
 
 CHECKPOINTED = {"none": (), "cascade": ("reconstruction",),
-                "all": ("kspace", "reconstruction", "labels.members", "phenotypes")}
+                "all": ("kspace", "reconstruction", "labels.members", "phenotypes"),
+                "blocks": (), "blocks-and-labels": ("labels.members",)}
 
 
 def beating_disc(stack: Stack) -> Case:
@@ -87,7 +89,7 @@ def built(setting: Setting, *, learned: bool = True) -> tuple[Chain, Case, Objec
 
 def memory_of(setting: Setting, checkpointed: str) -> None:
     """Print what one step adds to the peak of this process."""
-    chain, case, objective = built(setting)
+    chain, case, objective = built(replace(setting, blockwise=checkpointed.startswith("blocks")))
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
     before = resident_mb("VmRSS")
     begun = time.process_time()

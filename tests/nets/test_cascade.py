@@ -3,12 +3,14 @@
 import numpy
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstread.core.errors import SettingError
 from firstread.nets.cascade import (
     DeepCascade,
+    ResidualBlock,
     consistent_kspace,
     d5_c5_from_arrays,
     d5_c10_s,
@@ -186,6 +188,51 @@ def test_corrections_of_what_does_not_move_are_damped():
     assert net(measured, silent).abs().max() > 0.1
     net.shares.data.fill_(0.0)
     assert net(measured[:, :1], silent).abs().max() > 0.1  # one frame has no mean over time to damp
+
+
+def _trained_on(steps: int = 2, slices: int = 3, **settings):
+    """A network that is no identity, and a scan of a few coils and slices."""
+    torch.manual_seed(0)
+    net = DeepCascade(cascades=2, depth=3, width=8, kernel="shift", consistency=0.2, steps=steps, sharing=(1,),
+                      variation=0.02, iterations=4, steady=0.5, **settings).double()
+    for block in net.blocks:
+        torch.nn.init.normal_(block.layers[-1].weight, std=0.1)
+    maps = _random(1, 1, 3, slices, 8, 6)
+    mask = _encoding(frames=3).mask.clone()
+    return net, CartesianEncoding(mask=mask, sensitivities=maps, fourier_axes=("y",)), _random(1, 3, 1, slices, 8, 6)
+
+
+def test_blocks_that_run_again_give_the_same_gradient():
+    net, encoding, image = _trained_on()
+    measured, found = encoding(image), []
+    for recompute in (False, True):
+        net.zero_grad()
+        leaf, mask = measured.clone().requires_grad_(), encoding.mask.clone().requires_grad_()
+        scan = CartesianEncoding(mask=mask, sensitivities=encoding.sensitivities, fourier_axes=("y",))
+        made = net(leaf, scan, recompute=recompute)
+        made.abs().square().sum().backward()
+        found.append([made.detach(), leaf.grad, mask.grad, *(p.grad for p in net.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-12)
+
+
+def test_slices_that_are_independent_do_not_meet():
+    net, encoding, image = _trained_on()
+    measured = encoding(image)
+    alone = net(measured[:, :, :, 1:2], encoding.at_slice(1))
+    torch.testing.assert_close(net(measured, encoding)[:, :, :, 1:2], alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_a_cine_frame_by_frame_is_that_of_all_frames_at_once(frames):
+    torch.manual_seed(0)
+    block = ResidualBlock(channels=2, depth=3, width=8, kernel="shift").double()
+    torch.nn.init.normal_(block.layers[-1].weight)
+    cine = torch.randn(frames, 2, 8, 6, dtype=torch.float64)
+    features = F.relu(block.layers[0](cine))
+    features = F.relu(block.layers[1](shift_frames(features)))
+    torch.testing.assert_close(block(cine), block.layers[2](shift_frames(features)))
 
 
 def test_a_weight_file_brings_the_network_back():

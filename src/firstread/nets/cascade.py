@@ -6,7 +6,7 @@ The formulas first: data consistency in closed form for one coil and as a proxim
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float, Num
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from firstread.core.errors import SettingError
-from firstread.ops.encoding import CartesianEncoding, combine, measured_part
+from firstread.ops.encoding import CartesianEncoding, at_slice, combine, measured_part
 from firstread.ops.fourier import fft, ifft
 from firstread.ops.solve import conjugate_gradient
 from firstread.ops.variation import minimize_total_variation
@@ -120,16 +121,34 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, cine: Float[Tensor, "time channel y x"]) -> Float[Tensor, "time 2 y x"]:
-        features = cine.movedim(0, 1)[None] if self.kernel == "tyx" else cine
+        if self.kernel == "tyx":
+            return self._volume(cine)
+        parts = list(cine.split(1)) if cine.device.type == "cpu" else [cine]  # one frame's features stay in cache
         for number, layer in enumerate(self.layers):
-            if self.kernel == "tyx":
-                features = F.pad(features, (0, 0, 0, 0, 1, 1), mode="circular")
-            elif self.kernel == "shift" and number > 0:
-                features = shift_frames(features)
-            features = layer(features)
+            if self.kernel == "shift" and number > 0:
+                parts = _shifted(parts)
+            parts = [layer(part) for part in parts]
+            if number + 1 < len(self.layers):
+                parts = [F.relu(part, inplace=True) for part in parts]
+        return torch.cat(parts)
+
+    def _volume(self, cine: Float[Tensor, "time channel y x"]) -> Float[Tensor, "time 2 y x"]:
+        features = cine.movedim(0, 1)[None]
+        for number, layer in enumerate(self.layers):
+            features = layer(F.pad(features, (0, 0, 0, 0, 1, 1), mode="circular"))
             if number + 1 < len(self.layers):
                 features = F.relu(features)
-        return features[0].movedim(1, 0) if self.kernel == "tyx" else features
+        return features[0].movedim(1, 0)
+
+
+def _shifted(parts: list[Tensor], groups: int = 4) -> list[Tensor]:
+    """``shift_frames`` of a cine that was split into its frames (or not at all)."""
+    if len(parts) == 1:
+        return [shift_frames(parts[0], groups)]
+    size = parts[0].shape[1] // groups
+    after = [*parts[1:], parts[0]]
+    return [torch.cat((parts[t - 1][:, :size], after[t][:, size:2 * size], part[:, 2 * size:]), dim=1)
+            for t, part in enumerate(parts)]
 
 
 class DeepCascade(nn.Module):
@@ -190,27 +209,53 @@ class DeepCascade(nn.Module):
                 "variation": self.variation, "iterations": self.iterations, "steady": self.steady,
                 "resharing": self.resharing}
 
-    def forward(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
-                ) -> Complex[Tensor, "batch time 1 z y x"]:
-        """The image, in the units of the measurements."""
+    def forward(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding, *,
+                recompute: bool = False) -> Complex[Tensor, "batch time 1 z y x"]:
+        """The image, in the units of the measurements.
+
+        Slices that encoding does not couple go one after the other, so that what is at work stays small. recompute: the
+        start and every block keep nothing for the gradient but run once more when it comes (the same gradient, less
+        memory).
+        """
         if encoding.sets > 1:
             raise SettingError(f"{encoding.sets} sets of coil maps for a deep cascade", expected="one image per frame",
                                remedy="estimate the maps with sets=1")
+        call = _call_again if recompute and torch.is_grad_enabled() else _call
+        if "z" in encoding.fourier_axes or measured.shape[3] == 1:
+            return self._reconstruct(measured, encoding, call)
+        return torch.cat([self._reconstruct(at_slice(measured, z), encoding.at_slice(z), call)
+                          for z in range(measured.shape[3])], dim=3)
+
+    def _reconstruct(self, measured: Tensor, encoding: CartesianEncoding, call: Callable[..., Tensor]) -> Tensor:
         rhs = encoding.adjoint(measured)
         shared = [combine(share_data(measured, encoding.mask, d), encoding) for d in self.sharing]
-        image = rhs if self.variation is None else minimize_total_variation(
-            encoding.gram, rhs, torch.as_tensor(self.variation, device=rhs.device), bound=encoding.bound(),
-            iterations=self.iterations)
-        for number, block in enumerate(self.blocks):
-            if self.resharing and number > 0:
-                shared = [share_frames(image, encoding.mask, d, encoding.fourier_axes) for d in self.sharing]
-            correction = over_cines(block, [image, *shared])
-            if self.shares is not None and correction.shape[1] > 1:
-                correction = correction - (1 - self.shares[number]) * correction.mean(dim=1, keepdim=True)
-            image = image + correction
-            weight = None if self.log_weights is None else self.log_weights[number].exp()
-            image = data_consistency(image, measured, encoding, weight, steps=self.steps, rhs=rhs)
+        image = rhs if self.variation is None else call(self._start, rhs, encoding)
+        for number in range(self.cascades):
+            image = call(self._step, number, image, shared, measured, encoding, rhs)
         return image
+
+    def _start(self, rhs: Tensor, encoding: CartesianEncoding) -> Tensor:
+        return minimize_total_variation(encoding.gram, rhs, torch.as_tensor(self.variation, device=rhs.device),
+                                        bound=encoding.bound(), iterations=self.iterations)
+
+    def _step(self, number: int, image: Tensor, shared: list[Tensor], measured: Tensor, encoding: CartesianEncoding,
+              rhs: Tensor) -> Tensor:
+        """One block and its data consistency."""
+        if self.resharing and number > 0:
+            shared = [share_frames(image, encoding.mask, d, encoding.fourier_axes) for d in self.sharing]
+        correction = over_cines(self.blocks[number], [image, *shared])
+        if self.shares is not None and correction.shape[1] > 1:
+            correction = correction - (1 - self.shares[number]) * correction.mean(dim=1, keepdim=True)
+        weight = None if self.log_weights is None else self.log_weights[number].exp()
+        return data_consistency(image + correction, measured, encoding, weight, steps=self.steps, rhs=rhs)
+
+
+def _call(step: Callable[..., Tensor], *given: Any) -> Tensor:
+    return step(*given)
+
+
+def _call_again(step: Callable[..., Tensor], *given: Any) -> Tensor:
+    return checkpoint(step, *given, use_reentrant=False)
 
 
 def over_cines(block: nn.Module, images: list[Tensor]) -> Complex[Tensor, "batch time 1 z y x"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,8 +82,8 @@ class CartesianEncoding(LinearOp):
         coils = x if maps is None else expand(maps, x)
         if self._mixed:
             dims = (-1,) if self._last else dimensions(self._mixed)
-            measured = torch.fft.fftn(coils, dim=dims, norm="ortho").mul_(mask)
-            coils = torch.fft.ifftn(measured, dim=dims, norm="ortho")
+            measured = torch.fft.fftn(coils, dim=dims, norm="backward").mul_(mask)
+            coils = torch.fft.ifftn(measured, dim=dims, norm="forward")
         else:
             coils = coils * mask
         if conjugate is None:
@@ -94,10 +95,14 @@ class CartesianEncoding(LinearOp):
         return image.transpose(-1, -2) if self._last else image
 
     def _for_gram(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The uncentred squared mask and maps, y last where only y is mixed; kept when no gradient is asked."""
+        """The uncentred squared mask over the scale of two transforms, and the maps; y last where only y is mixed.
+
+        Kept when no gradient is asked.
+        """
         if self._kept is not None:
             return self._kept
-        mask, maps = uncentre(squared(self.mask), self._mixed), self.sensitivities
+        size = math.prod(self.mask.shape[DIMENSION[axis]] for axis in self._mixed)
+        mask, maps = uncentre(squared(self.mask) / size, self._mixed), self.sensitivities
         if self._last:
             mask = mask.transpose(-1, -2).contiguous()
             maps = None if maps is None else maps.transpose(-1, -2).contiguous()
@@ -105,6 +110,14 @@ class CartesianEncoding(LinearOp):
         if not any(t is not None and t.requires_grad for t in (self.mask, self.sensitivities)):
             self._kept = made
         return made
+
+    def at_slice(self, number: int) -> CartesianEncoding:
+        """The encoding of one slice, where slices are independent. Raises SettingError where z is a Fourier axis."""
+        if "z" in self.fourier_axes:
+            raise SettingError("one slice of an encoding that couples them", expected="fourier_axes without z",
+                               remedy="transform along z first")
+        maps = None if self.sensitivities is None else at_slice(self.sensitivities, number)
+        return CartesianEncoding(mask=at_slice(self.mask, number), sensitivities=maps, fourier_axes=self.fourier_axes)
 
     def bound(self) -> float:
         """An upper bound of the largest eigenvalue of ``Aᴴ A``: ``max M² · max_r ‖S(r)ᴴ S(r)‖``.
@@ -115,7 +128,8 @@ class CartesianEncoding(LinearOp):
         if self.sensitivities is None:
             return peak
         maps = self.sensitivities.detach()
-        rows = [sum((a.conj() * b).sum(dim=1).abs() for b in maps.unbind(1)) for a in maps.unbind(1)]
+        rows = [torch.stack([(a.conj() * b).sum(dim=1).abs() for b in maps.unbind(1)]).sum(dim=0)
+                for a in maps.unbind(1)]
         return peak * max(float(row.max()) for row in rows)
 
 
@@ -148,6 +162,15 @@ def join_sets(x: Complex[Tensor, "batch time set z y x"]) -> Complex[Tensor, "ba
     size = first.abs()
     phase = torch.where(size > tiny, first / size.clamp_min(tiny), torch.ones_like(first))
     return phase * (size.square() + others).clamp_min(tiny).sqrt()
+
+
+def at_slice(tensor: Num[Tensor, "batch time channel z y x"], number: int) -> Num[Tensor, "batch time channel 1 y x"]:
+    """One slice, or the tensor itself where it is the same for all.
+
+    >>> at_slice(torch.zeros(1, 1, 1, 3, 2, 2), 1).shape
+    torch.Size([1, 1, 1, 1, 2, 2])
+    """
+    return tensor if tensor.shape[3] == 1 else tensor[:, :, :, number:number + 1]
 
 
 def measured_part(y: Complex[Tensor, "*axes"], mask: Num[Tensor, "..."]) -> Complex[Tensor, "*axes"]:

@@ -72,7 +72,7 @@ class Setting:
     acceleration, centre_lines: of every frame; iterations: of temporal TV before the cascade; patch: of the
     segmentation; softness: of end-systole; mask_rate: factor of the mask's learning rate; relaxation: what the mask's
     gradient is taken of; image, contour, fraction: weights of the losses; recompute: results whose stages run again
-    for the gradient (less memory).
+    for the gradient, blockwise: the blocks of the cascade do (less memory).
     """
 
     stack: Stack = field(default_factory=Stack)
@@ -91,6 +91,7 @@ class Setting:
     contour: float = 1.0
     fraction: float = 0.5
     recompute: tuple[str, ...] = ()
+    blockwise: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def chain_of(parts: Parts, setting: Setting, *, sees: str = "reconstruction", co
              softness: float | None = None) -> Chain:
     """Scanner to ejection fraction; coils: drawn from the training family unless given; softness: the setting's."""
     encode = Encode(sampling=parts.mask, coils=coils or GaussianCoils(count=setting.coils), snr=setting.snr)
-    stages: list[Stage] = [encode.using(reads={"image": "truth.image"}), Cascade(network=parts.cascade)]
+    stages: list[Stage] = [encode.using(reads={"image": "truth.image"}), Cascade(network=parts.cascade, recompute=setting.blockwise)]
     if sees == "image.detached":
         stop = wrap(torch.detach, reads=Image, writes=Image, axes="yx", name=sees)
         stages.append(stop.using(reads={"image": "reconstruction"}))

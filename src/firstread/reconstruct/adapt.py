@@ -24,7 +24,7 @@ from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Note
 from firstread.core.stage import Stage
 from firstread.nets.cascade import DeepCascade
-from firstread.ops.encoding import CartesianEncoding
+from firstread.ops.encoding import CartesianEncoding, at_slice
 from firstread.reconstruct.problem import Problem, image_from, problem_of
 
 FEWEST, PATIENCE = 8, 2  # lines of a verdict; checks without a better prediction
@@ -138,7 +138,8 @@ def _step(network: DeepCascade, optimizer: torch.optim.Optimizer, problem: Probl
     """One step of Adam: predict a share of the given lines of one slice from the others."""
     if "z" not in problem.encoding.fourier_axes and problem.measured.shape[3] > 1:
         number = int(torch.randint(problem.measured.shape[3], (1,), generator=generator))
-        problem, given = _slice(problem, number), _cut(given, number)
+        problem = Problem(at_slice(problem.measured, number), problem.encoding.at_slice(number))
+        given = at_slice(given, number)
     wanted = hold_out(given, predicted, generator)
     optimizer.zero_grad()
     line_errors(predict(network, problem, given & ~wanted), problem.measured, wanted).mean().backward()
@@ -150,18 +151,6 @@ def _held_out(network: DeepCascade, problem: Problem, given: Tensor, *held: Tens
     """Errors on the lines of each set that is held out, predicted from the given ones."""
     made = predict(network, problem, given)
     return [line_errors(made, problem.measured, lines) for lines in held]
-
-
-def _slice(problem: Problem, number: int) -> Problem:
-    """One slice of a problem whose slices are independent."""
-    whole = problem.encoding
-    maps = None if whole.sensitivities is None else _cut(whole.sensitivities, number)
-    return Problem(_cut(problem.measured, number), CartesianEncoding(
-        mask=_cut(whole.mask, number), sensitivities=maps, fourier_axes=whole.fourier_axes))
-
-
-def _cut(tensor: Tensor, number: int) -> Tensor:
-    return tensor if tensor.shape[3] == 1 else tensor[:, :, :, number:number + 1]
 
 
 class AdaptedCascade(Stage):

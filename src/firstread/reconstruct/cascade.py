@@ -15,16 +15,18 @@ class Cascade(Stage):
 
     network: a trained ``DeepCascade``; it sees images scaled to a brightness of about one.
     calibration_lines: the widest fully sampled centre that the coil sensitivities are estimated from.
+    recompute: the network's blocks keep nothing for the gradient but run once more when it comes: much less memory.
 
     Reads a KSpace, writes the complex Image "reconstruction".
     """
 
     result = "reconstruction"
 
-    def __init__(self, *, network: DeepCascade, calibration_lines: int = 32):
+    def __init__(self, *, network: DeepCascade, calibration_lines: int = 32, recompute: bool = False):
         super().__init__()
         self.network = network
         self.calibration_lines = calibration_lines
+        self.recompute = recompute
 
     def settings(self) -> str:
         """The network's size and the stage's own settings."""
@@ -36,4 +38,5 @@ class Cascade(Stage):
         brightness = torch.ones((), device=kspace.data.device)
         if self.network.consistency is not None:
             brightness = problem.brightness()
-        return image_from(kspace, brightness * self.network(problem.measured / brightness, problem.encoding))
+        image = self.network(problem.measured / brightness, problem.encoding, recompute=self.recompute)
+        return image_from(kspace, brightness * image)
