@@ -34,6 +34,39 @@ def nrmse(image: Float[Tensor, "*lead y x"], reference: Float[Tensor, "*lead y x
     return ((image - reference).double().norm() / reference.double().norm()).item()
 
 
+def nmse(image: Float[Tensor, "*lead y x"], reference: Float[Tensor, "*lead y x"]) -> float:
+    """Squared error over the reference's energy, ``||x - y||² / ||y||²``, as the fastMRI challenge has it.
+
+    >>> round(nmse(torch.full((2, 2), 1.1), torch.ones(2, 2)), 6)
+    0.01
+    """
+    return nrmse(image, reference)**2
+
+
+def ssim_uniform(image: Float[Tensor, "*lead y x"], reference: Float[Tensor, "*lead y x"], *,
+                 peak: float | None = None, k1: float = 0.01, k2: float = 0.03, window: int = 7) -> float:
+    """Structural similarity under a flat window, (co)variances with the ``n / (n - 1)`` correction.
+
+    The definition of the fastMRI and CMRxRecon challenges (the defaults of scikit-image), averaged over planes.
+    Raises SettingError for planes smaller than the window.
+
+    >>> plane = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
+    >>> round(ssim_uniform(plane, plane), 6)
+    1.0
+    """
+    _check_window(image, window)
+    x, y = (plane.reshape(-1, 1, *plane.shape[-2:]).double() for plane in (image, reference))
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(values, window, stride=1)
+
+    height, correction = _peak(reference, peak), window**2 / (window**2 - 1)
+    c1, c2 = (k1 * height)**2, (k2 * height)**2
+    mx, my = mean(x), mean(y)
+    sxx, syy, sxy = (correction * (mean(a * b) - mean(a) * mean(b)) for a, b in ((x, x), (y, y), (x, y)))
+    return ((2 * mx * my + c1) * (2 * sxy + c2) / ((mx**2 + my**2 + c1) * (sxx + syy + c2))).mean().item()
+
+
 def ssim(image: Float[Tensor, "*lead y x"], reference: Float[Tensor, "*lead y x"], *, peak: float | None = None,
          k1: float = 0.01, k2: float = 0.03, sigma: float = 1.5, window: int = 11) -> float:
     """Structural similarity, averaged over the planes and all places where the whole window fits.
@@ -47,9 +80,7 @@ def ssim(image: Float[Tensor, "*lead y x"], reference: Float[Tensor, "*lead y x"
     >>> round(ssim(plane, plane), 6)
     1.0
     """
-    if min(image.shape[-2:]) < window:
-        raise SettingError(f"planes of {tuple(image.shape[-2:])} pixels", expected=f"{window} or more along each axis",
-                           remedy="use a smaller odd window")
+    _check_window(image, window)
     x, y = (plane.reshape(-1, 1, *plane.shape[-2:]) for plane in (image, reference))
     offset = torch.arange(window, dtype=x.dtype, device=x.device) - (window - 1) / 2
     weight = torch.exp(-offset**2 / (2 * sigma**2))
@@ -69,3 +100,9 @@ def ssim(image: Float[Tensor, "*lead y x"], reference: Float[Tensor, "*lead y x"
 
 def _peak(reference: Tensor, stated: float | None) -> float:
     return float(reference.max()) if stated is None else float(stated)
+
+
+def _check_window(image: Tensor, window: int) -> None:
+    if min(image.shape[-2:]) < window:
+        raise SettingError(f"planes of {tuple(image.shape[-2:])} pixels", expected=f"{window} or more along each axis",
+                           remedy="use a smaller odd window")

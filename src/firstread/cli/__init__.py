@@ -1,0 +1,45 @@
+"""The command line: verbs, thin, a file for each group. Every mistake of a user is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from firstread.cli.making import simulate, train, zoo
+from firstread.cli.reading import advise, demo, read
+from firstread.cli.reconstruction import evidence, reconstruct
+
+app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+                  help="Raw scanner signal or medical images in, a reading out. Not for clinical use.")
+for verb in (read, reconstruct, demo, train, advise, zoo):
+    app.command()(verb)
+app.add_typer(simulate, name="simulate", help="Make raw data with known truth.")
+app.add_typer(evidence, name="evidence", help="Published tables with this program's rows, for whoever has the data.")
+INTERRUPTED = 130  # what typer answers to Ctrl-C
+
+
+def main() -> None:
+    """Entry point: run, and turn every user's mistake into one sentence and exit code 2."""
+    from firstread.core.errors import FirstreadError
+
+    try:
+        code = app(standalone_mode=False)
+    except FirstreadError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        shown = getattr(error, "format_message", None)  # a usage error of the command line
+        if shown is None:
+            raise
+        _fail(shown())
+    if code == INTERRUPTED:
+        _fail("Interrupted: no result was written; run the same command again.")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"firstread: {text}", err=True)
+    sys.exit(2)

@@ -1,0 +1,5 @@
+"""``python -m firstread.cli``."""
+
+from firstread.cli import main
+
+main()

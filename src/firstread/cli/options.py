@@ -1,0 +1,32 @@
+"""What verbs share: options, and how they speak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("-o", "--output", help="Folder for the result; appears when it is complete.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")]
+Variable = Annotated[str | None, typer.Option(help="Which array of a .mat file with several.")]
+Seed = Annotated[int, typer.Option(help="What all random draws come from.")]
+
+
+def numbers(text: str | None) -> tuple[float, float, float] | None:
+    """Three numbers z,y,x of an option; None for None."""
+    from firstread.core.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--spacing {text!r}", expected="three numbers z,y,x in mm",
+                         remedy="write it as --spacing 8,1.5,1.5") from None
+    return z, y, x
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    typer.echo(text, err=True)
