@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from firstread.analyze.consensus import Consensus, average_draws, clean_up
+from firstread.analyze.consensus import Consensus, average_draws, clean_up, unsure_base
 from firstread.analyze.segment import Segment
 from firstread.analyze.tiles import tiled, window_starts
 from firstread.core.errors import SettingError, SignalError
@@ -218,3 +218,19 @@ def test_tiles_refuse_what_does_not_fit():
     for wrong in ({"window": (4,)}, {"window": (4, 4), "overlap": 1.0}, {"window": (4, 4), "at_once": 0}):
         with pytest.raises(SettingError):
             tiled(nn.Identity(), torch.zeros(1, 1, 8, 8), **wrong)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_right_ventricle_ends_where_the_network_is_sure_of_it(turned):
+    sizes, sure = [9, 10, 8, 6, 4, 2], [0.80, 0.93, 0.99, 0.98, 0.97, 0.60]
+    right = torch.arange(10) < torch.tensor(sizes)[:, None]
+    probability = torch.tensor(sure)[:, None].expand(-1, 10)
+    if turned:  # the base last
+        right, probability, sizes = right.flip(0), probability.flip(0), sizes[::-1]
+    above = unsure_base(right[None, None, :, None], probability[None, None, :, None]).sum(dim=(-1, -2)).flatten()
+    assert above.tolist() == ([0, 0, 0, 0, 10, 9] if turned else [9, 10, 0, 0, 0, 0]), "never the apex"
+
+
+def test_a_right_ventricle_of_one_slice_or_of_equal_sureness_stays():
+    for right in (torch.ones(1, 2, 5, 3, 3, dtype=torch.bool), torch.ones(1, 1, 1, 3, 3, dtype=torch.bool)):
+        assert not unsure_base(right, torch.full(right.shape, 0.6)).any()

@@ -17,8 +17,8 @@ class Consensus(Stage):
     """Mean of all draws and members of each (subject, part), its most probable class, cleaned up in 3D.
 
     Cleaning up keeps, frame by frame, the largest connected component of the left ventricle (cavity and muscle
-    together), in it the pieces of cavity that muscle surrounds, and the right cavity beside it; holes are filled. Not
-    differentiable: hard labels.
+    together), in it the pieces of cavity that muscle surrounds, and the right cavity beside it, up to the first slice
+    from the base that the network is sure of; holes are filled. Not differentiable: hard labels.
     """
 
     result: ClassVar[str] = "labels"
@@ -55,6 +55,7 @@ def harden(labels: SoftLabels, *, clean: bool) -> HardLabels:
     if not clean:
         return hard
     cleaned = clean_up(hard.data[:, :, 0].long())
+    cleaned = cleaned.masked_fill(unsure_base(cleaned == 3, labels.data.detach()[:, :, 3]), 0)
     kept = labels.data.detach().gather(2, cleaned.unsqueeze(2))
     return replace(hard, data=cleaned.unsqueeze(2).to(torch.uint8), top_probability=kept)
 
@@ -88,6 +89,33 @@ def clean_up(index: Tensor) -> Tensor:
     cleaned = 1 * cavity + 2 * muscle + 3 * right
     holes = _enclosed(cavity | muscle) & (cleaned == 0)
     return torch.where(holes, _nearest(1 * cavity + 2 * muscle, holes), cleaned)
+
+
+def unsure_base(right: Tensor, probability: Tensor, *, less: float = 0.04) -> Tensor:
+    """Where the right cavity ``[batch, time, z, y, x]`` reaches above the first slice that the network is sure of.
+
+    Above the tricuspid valve the right atrium lies where the ventricle lay a heartbeat ago, and looks much like it: a
+    network calls it right ventricle, but with less probability. From the base towards the middle of the cavity, the
+    slices whose mean ``probability`` over their pixels is by ``less`` below that of the frame's second surest slice
+    are answered, up to the first that is not. Base is the half with more of the cavity.
+
+    >>> right = torch.ones(1, 1, 4, 1, 1, dtype=torch.bool)
+    >>> unsure_base(right, torch.tensor([0.7, 0.99, 0.98, 0.5]).reshape(1, 1, 4, 1, 1)).flatten().tolist()
+    [True, False, False, False]
+    """
+    pixels = right.sum(dim=(-1, -2))
+    mean = (probability * right).sum(dim=(-1, -2)) / pixels.clamp(min=1)
+    unsure = torch.zeros_like(pixels, dtype=torch.bool)
+    for batch, time in torch.nonzero((pixels > 0).sum(dim=-1) > 1).tolist():
+        slices = torch.nonzero(pixels[batch, time])[:, 0].tolist()
+        half = len(slices) // 2
+        first, last = (int(pixels[batch, time, part].sum()) for part in (slices[:half], slices[-half:]))
+        sure = float(mean[batch, time, slices].sort(descending=True).values[1])
+        for z in (slices if first >= last else slices[::-1])[:half]:
+            if mean[batch, time, z] >= sure - less:
+                break
+            unsure[batch, time, z] = True
+    return right & unsure[..., None, None]
 
 
 def _walled(mask: Tensor, wall: Tensor, *, share: float = 0.8) -> Tensor:
