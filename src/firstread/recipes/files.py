@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from firstread.core.errors import SettingError
 
@@ -29,3 +30,13 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.rename(path)
+
+
+def write_weight(net: nn.Module, path: Path) -> Path:
+    """The parameters of ``net`` in half precision, as a .safetensors file that is there whole or not at all."""
+    from safetensors.torch import save_file
+
+    part = path.with_suffix(".part")
+    save_file({name: value.half().cpu().contiguous() for name, value in net.state_dict().items()}, part)
+    part.rename(path)
+    return path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstread.acquire.coils import GaussianCoils
 from firstread.acquire.mri import encode_lower
@@ -28,12 +28,11 @@ from firstread.learn.fit import fit
 from firstread.nets.varnet import VariationalNetwork
 from firstread.ops.encoding import CartesianEncoding
 from firstread.ops.fourier import ifft
-from firstread.recipes.files import refuse_data
+from firstread.recipes.files import refuse_data, write_weight
 from firstread.reconstruct.problem import Problem, problem_of
 
 SUMMARY = "variational network for multi-coil images, any anatomy"
-SEED = 0
-STEPS = (600, 500)  # of the parts of the training
+SEED, STEPS = 0, 2000
 LINES, COLUMNS, FINER = (80, 96, 112), 32, 2
 
 
@@ -67,8 +66,8 @@ def scene(generator: torch.Generator, size: int) -> Complex[Tensor, "y x"]:
     return torch.polar(image[0, 0].clamp(0, 1.5), 1.5 * smooth_field(generator, size, 4))
 
 
-def example(key: Key, step: int) -> Example:
-    """The example of one step: a function of the step alone."""
+def scan(key: Key, step: int) -> tuple[KSpace, Float[Tensor, "1 1 1 1 y x"], slice]:
+    """The scan of one step, its noiseless root sum of squares, and the columns to train on."""
     generator = key.generator(step)
 
     def uniform(low: float, high: float) -> float:
@@ -88,18 +87,22 @@ def example(key: Key, step: int) -> Example:
     comb = UniformLines(acceleration=min(6, round(acceleration)), centre_lines=centre_lines + 6)
     random_lines = VariableDensity(acceleration=acceleration, centre_lines=centre_lines)
     mask = (random_lines if uniform(0, 1) < 0.75 else comb)(1, size, generator)[None, :, None, None, :, None]
-    grid = Grid.from_spacing((1, size, size), (5.0, 2.0, 2.0))
-    problem = problem_of(KSpace(Rows.subjects(1), mask * (clean + noise), grid, mask))
+    kspace = KSpace(Rows.subjects(1), mask * (clean + noise), Grid.from_spacing((1, size, size), (5.0, 2.0, 2.0)), mask)
     first = int(uniform(0, size - COLUMNS + 1))
-    columns, brightness = slice(first, first + COLUMNS), problem.brightness()
-    first_maps = problem.encoding.sensitivities
-    assert first_maps is not None  # four coils or more
+    return kspace, truth, slice(first, first + COLUMNS)
+
+
+def example(key: Key, step: int) -> Example:
+    """The example of one step: a function of the step alone."""
+    kspace, truth, columns = scan(key, step)
+    problem = problem_of(kspace)
+    brightness, maps = problem.brightness(), problem.encoding.sensitivities
     encoding = CartesianEncoding(mask=problem.encoding.mask, fourier_axes=problem.encoding.fourier_axes,
-                                 sensitivities=first_maps[..., columns])
+                                 sensitivities=None if maps is None else maps[..., columns])
     return Example(Problem(problem.measured[..., columns] / brightness, encoding), truth[..., columns] / brightness)
 
 
-def loss(net: VariationalNetwork, batch: Example) -> Float[Tensor, ""]:
+def loss(net: nn.Module, batch: Example) -> Float[Tensor, ""]:
     """Logarithm of the root mean square error of the magnitude: the PSNR but for constants."""
     image = net(batch.problem.measured, batch.problem.encoding)
     magnitude = (image.real.square() + image.imag.square() + 1e-8).sqrt()
@@ -107,22 +110,10 @@ def loss(net: VariationalNetwork, batch: Example) -> Float[Tensor, ""]:
 
 
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
-    """Train in two parts and write ``varnet.safetensors``; interrupted, the same call continues.
-
-    The first ends early in its learning-rate schedule; the second goes on from its averaged weights and anneals.
-    steps: of both together; data: refused.
-    """
-    from safetensors.torch import save_file
-
+    """Train and write ``varnet.safetensors``; interrupted, the same call continues. data: refused."""
     refuse_data(data, "varnet")
     torch.manual_seed(SEED)
     key, net = Key(SEED, "varnet"), network().to(device)
-    counts = [max(1, round((steps or sum(STEPS)) * count / sum(STEPS))) for count in STEPS]
-    fit(net, lambda step: example(key, step).to(device), loss, steps=2000, stop=lambda done: done >= counts[0],
-        seed=SEED, checkpoint=output / "part0.pt", learning_rate=2e-3, warmup=50, weight_decay=1e-5, averaging=0.995,
-        every=25)
-    fit(net, lambda step: example(key, counts[0] + step).to(device), loss, steps=counts[1], seed=SEED,
-        checkpoint=output / "part1.pt", learning_rate=1.5e-3, warmup=10, weight_decay=1e-5, averaging=0.98, every=25)
-    path = output / "varnet.safetensors"
-    save_file({name: value.half().cpu().contiguous() for name, value in net.state_dict().items()}, path)
-    return path
+    fit(net, lambda step: example(key, step).to(device), loss, steps=steps or STEPS, seed=SEED,
+        checkpoint=output / "varnet.pt", learning_rate=2e-3, warmup=50, weight_decay=1e-5, averaging=0.995, every=25)
+    return write_weight(net, output / "varnet.safetensors")
