@@ -108,6 +108,23 @@ def repeat_noise() -> Contract:
     return Contract(RepeatNoise(), {"kspace": kspace()}, "kspace")
 
 
+def encode_trajectory() -> Contract:
+    from firstread.acquire.mri_trajectory import EncodeTrajectory
+    from firstread.acquire.trajectories import Radial
+
+    return Contract(EncodeTrajectory(trajectory=Radial(shots=7)), {"image": blob()}, "image")
+
+
+def gridding() -> Contract:
+    from firstread.acquire.coils import GaussianCoils
+    from firstread.acquire.mri_trajectory import EncodeTrajectory
+    from firstread.acquire.trajectories import Radial
+    from firstread.reconstruct.noncartesian import Gridding
+
+    stage = EncodeTrajectory(trajectory=Radial(shots=9), coils=GaussianCoils(count=3), snr=50.0)
+    return Contract(Gridding(), {"kspace": stage(blob(), Key(1, "encode"))}, "kspace")
+
+
 def zero_filled() -> Contract:
     from firstread.reconstruct.direct import ZeroFilled
 
@@ -142,6 +159,12 @@ def espirit() -> Contract:
     from firstread.reconstruct.espirit import Espirit
 
     return Contract(Espirit(sets=2, kernel=3), {"kspace": kspace()}, "kspace")
+
+
+def grappa() -> Contract:
+    from firstread.reconstruct.grappa import Grappa
+
+    return Contract(Grappa(lines=2, readout=3), {"kspace": kspace()}, "kspace")
 
 
 def cascade() -> Contract:
@@ -356,12 +379,15 @@ def learned_super_resolution() -> Contract:
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "RepeatNoise": repeat_noise,
+    "EncodeTrajectory": encode_trajectory,
+    "Gridding": gridding,
     "ZeroFilled": zero_filled,
     "CGSense": cg_sense,
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
     "Wavelet": wavelet,
     "Espirit": espirit,
+    "Grappa": grappa,
     "Cascade": cascade,
     "AdaptedCascade": adapted_cascade,
     "VarNet": varnet,

@@ -19,7 +19,7 @@ from firstread.ops.fourier import fft
 
 __all__ = ["CartesianEncoding", "Encode", "encode_lower"]
 
-_COILS, _MASK, _NOISE = 0, 1, 2  # the streams of randomness of one row
+COILS, MASK, NOISE = 0, 1, 2  # the streams of randomness of one row
 
 
 class Encode(Stage):
@@ -70,15 +70,15 @@ class Encode(Stage):
             raise SettingError(f"a matrix of {(ny, nx)} for an image of {(y, x)}",
                                expected="an image at least as fine", remedy="render the image finer")
         table = [tuple(row) for row in torch.stack((image.rows.subject, image.rows.part, image.rows.draw), 1).tolist()]
-        maps = torch.stack([self.coils(image.grid, key.generator(row[0], _COILS)) for row in table])[:, None].to(data)
-        mask = torch.stack([self._mask(frames, z, ny, key.generator(*row, _MASK)) for row in table]).to(data.device)
+        maps = torch.stack([self.coils(image.grid, key.generator(row[0], COILS)) for row in table])[:, None].to(data)
+        mask = torch.stack([self._mask(frames, z, ny, key.generator(*row, MASK)) for row in table]).to(data.device)
         kspace = torch.cat([encode_lower(maps * frame, (ny, nx)) for frame in data.split(1, dim=1)], dim=1)
         covariance = None
         if self.snr is not None:
-            noise, covariance = self._noise(data, table, kspace.shape[2:], key)
+            noise, covariance = receiver_noise(data, table, kspace.shape[2:], key, self.snr, self.correlation)
             kspace = kspace + noise
         grid = image.grid if (ny, nx) == (y, x) else image.grid.resize((z, ny, nx))
-        true_maps = self._lower_maps(image.grid, grid, table, key).to(data) if self.keep_sensitivities else None
+        true_maps = lower_maps(maps[:, 0], grid) if self.keep_sensitivities else None
         return KSpace(image.rows, mask * kspace, grid, mask, true_maps, covariance, times_s=image.times_s,
                       cycle_s=image.cycle_s, source=image.source, notes=image.notes)
 
@@ -90,27 +90,33 @@ class Encode(Stage):
             drawn = self._sampling(frames * slices, lines, generator).reshape(frames, slices, lines)
         return drawn[:, None, :, :, None]
 
-    def _noise(self, data: Tensor, table: list[tuple[int, ...]], shape: torch.Size, key: Key
-               ) -> tuple[Complex[Tensor, "batch time coil z y x"], Complex[Tensor, "batch coil coil"]]:
-        noise, scans = [], []
-        for row, values in zip(table, data, strict=True):
-            generator = key.generator(*row, _NOISE)
-            variance = (signal_level(values.abs()) / self.snr) ** 2
-            covariance = variance * random_covariance(shape[0], self.correlation, generator)
-            scans.append(covariance_of(correlated_noise(covariance, (4096,), generator)))
-            frames = [correlated_noise(covariance, tuple(shape[1:]), generator) for _ in range(data.shape[1])]
-            noise.append(torch.stack(frames))
-        return torch.stack(noise).to(data), torch.stack(scans).to(data)
 
-    def _lower_maps(self, fine: Grid, coarse: Grid, table: list[tuple[int, ...]], key: Key) -> Tensor:
-        """The true maps at the voxels of the acquired grid."""
-        maps = torch.stack([self.coils(fine, key.generator(row[0], _COILS)) for row in table])
-        if fine.shape != coarse.shape:
-            parts = torch.view_as_real(maps).movedim(-1, 2).flatten(1, 2)
-            parts = torch.nn.functional.interpolate(parts, size=coarse.shape, mode="trilinear", align_corners=False)
-            parts = parts.unflatten(1, (maps.shape[1], 2)).movedim(2, -1)
-            maps = torch.view_as_complex(parts.contiguous())
-        return maps[:, None]
+def receiver_noise(data: Complex[Tensor, "batch time 1 z y x"], table: list[tuple[int, ...]], shape: torch.Size,
+                   key: Key, snr: float | int, correlation: float | int
+                   ) -> tuple[Complex[Tensor, "batch time coil _ _ _"], Complex[Tensor, "batch coil coil"]]:
+    """Correlated noise of ``shape`` (coil, …) for every frame, and the covariance that a scan of 4096 samples gives.
+
+    data: the images that the SNR refers to; table: (subject, part, draw) of every row, which the noise depends on.
+    """
+    noise, scans = [], []
+    for row, values in zip(table, data, strict=True):
+        generator = key.generator(*row, NOISE)
+        variance = (signal_level(values.abs()) / snr) ** 2
+        covariance = variance * random_covariance(shape[0], correlation, generator)
+        scans.append(covariance_of(correlated_noise(covariance, (4096,), generator)))
+        frames = [correlated_noise(covariance, tuple(shape[1:]), generator) for _ in range(data.shape[1])]
+        noise.append(torch.stack(frames))
+    return torch.stack(noise).to(data), torch.stack(scans).to(data)
+
+
+def lower_maps(maps: Complex[Tensor, "batch coil z y x"], coarse: Grid) -> Complex[Tensor, "batch 1 coil _ _ _"]:
+    """True coil maps at the voxels of the grid that is acquired."""
+    if maps.shape[2:] != coarse.shape:
+        parts = torch.view_as_real(maps).movedim(-1, 2).flatten(1, 2)
+        parts = torch.nn.functional.interpolate(parts, size=coarse.shape, mode="trilinear", align_corners=False)
+        parts = parts.unflatten(1, (maps.shape[1], 2)).movedim(2, -1)
+        maps = torch.view_as_complex(parts.contiguous())
+    return maps[:, None]
 
 
 def encode_lower(image: Complex[Tensor, "*batch y x"], matrix: tuple[int, int]) -> Complex[Tensor, "*batch m n"]:

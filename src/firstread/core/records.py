@@ -119,7 +119,7 @@ class KSpace(Record):
     times_s: Float[Tensor, "batch time slices"] | None = None
     cycle_s: Float[Tensor, "batch slices"] | None = None
     source: Any = None
-    trajectory: Float[Tensor, "batch mt axis shot sample"] | None = None
+    trajectory: Float[Tensor, "batch moment axis shot sample"] | None = None
 
     def __post_init__(self):
         if not self.fourier_axes or not set(self.fourier_axes) <= {"z", "y", "x"}:

@@ -37,18 +37,19 @@ class NufftPlan:
     trajectory: ``[axis, sample]``, cycles per field of view, one row for each axis of ``shape`` in its order.
     tolerance: relative error (root mean square over samples) that is aimed at; window and oversampling follow from it.
     dtype: of the window: float32 for complex64 data, float64 for complex128.
+    oversampling: of the grid, 1.25 to 2; None takes the one with the least work.
 
     The plan keeps ``4 + (4 or 8)`` bytes, twice, for each of the ``w^d`` grid points of every sample.
     """
 
     def __init__(self, trajectory: Float[Tensor, "axis sample"], shape: Sequence[int], *, tolerance: float = 1e-3,
-                 dtype: torch.dtype = torch.float32):
+                 dtype: torch.dtype = torch.float32, oversampling: float | None = None):
         check_trajectory(trajectory, shape)
         check_tolerance(tolerance, dtype)
         self.shape, self.samples, self.tolerance = tuple(shape), trajectory.shape[1], tolerance
         self.dtype, self.device = dtype, trajectory.device
-        oversampling = _cheapest(self.shape, self.samples, tolerance)
-        self.grid = tuple(_grid_size(n, oversampling) for n in self.shape)
+        chosen = oversampling if oversampling is not None else _cheapest(self.shape, self.samples, tolerance)
+        self.grid = tuple(_grid_size(n, chosen) for n in self.shape)
         self.windows = tuple(Window(width_for(tolerance, k / n), k / n)
                              for n, k in zip(self.shape, self.grid, strict=True))
         self._index, self._weight = self._neighbours(trajectory.detach().double())
@@ -97,14 +98,18 @@ class NufftPlan:
             weight = (weight[:, :, None] * near[:, None]).flatten(1)
         return index, weight
 
+    def table(self) -> scipy.sparse.csr_array:
+        """The window weights as a sparse matrix, samples by grid points: ``interpolate`` is its product."""
+        starts = np.arange(0, self._index.numel() + 1, self._index.shape[1], dtype=np.int32)
+        return scipy.sparse.csr_array((self._weight.cpu().numpy().ravel(), self._index.cpu().numpy().ravel(), starts),
+                                      shape=(self.samples, math.prod(self.grid)))
+
     @cached_property
     def _transposed(self) -> tuple[Int[Tensor, " start"], Int[Tensor, " n"], Float[Tensor, " n"]]:
         """By grid point: where its run begins, the samples in the run, their weights."""
-        starts = np.arange(0, self._index.numel() + 1, self._index.shape[1], dtype=np.int32)
-        table = scipy.sparse.csr_array((self._weight.cpu().numpy().ravel(), self._index.cpu().numpy().ravel(), starts),
-                                       shape=(self.samples, math.prod(self.grid))).tocsc()
+        columns = self.table().tocsc()
         starts, sources, weight = (torch.from_numpy(part).to(self.device)
-                                   for part in (table.indptr, table.indices, table.data))
+                                   for part in (columns.indptr, columns.indices, columns.data))
         return starts, sources, weight
 
     def _to_grid(self, image: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from firstread.core.errors import SignalError
 from firstread.core.records import Image, KSpace
 from firstread.ops.encoding import CartesianEncoding, combine, join_sets
+from firstread.ops.encoding_noncartesian import NonCartesianEncoding
 from firstread.ops.fourier import DIMENSION, dimensions, ifft
 from firstread.ops.whitening import combine_coils, whitening_matrix
 from firstread.reconstruct.sensitivities import estimate_sensitivities
@@ -47,6 +48,7 @@ def problem_of(kspace: KSpace, *, calibration_lines: int = 32) -> Problem:
 
     Raises SignalError for NaN, nothing sampled, or a coil without signal.
     """
+    kspace.require_cartesian("this reconstruction")
     check(kspace)
     data, maps = kspace.data, kspace.sensitivities
     if maps is None and data.shape[2] > 1:
@@ -93,7 +95,7 @@ def image_from(kspace: KSpace, data: Complex[Tensor, "batch time set z y x"]) ->
                  notes=kspace.notes)
 
 
-def independent_axes(encoding: CartesianEncoding) -> int:
+def independent_axes(encoding: CartesianEncoding | NonCartesianEncoding) -> int:
     """How many leading axes of an image number systems that encoding does not couple: batch, time, perhaps slices."""
     return 6 + min(dimensions(encoding.fourier_axes), default=-3)
 

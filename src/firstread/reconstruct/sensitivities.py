@@ -19,6 +19,7 @@ def estimate_sensitivities(kspace: KSpace, *, calibration_lines: int = 32) -> Co
 
     Raises SignalError where the centre was not measured.
     """
+    kspace.require_cartesian("coil maps from centre lines")
     if calibration_lines < 2:
         raise SettingError(f"{calibration_lines} calibration lines", expected="2 or more", remedy="raise it")
     mask = (kspace.mask != 0).expand(-1, kspace.data.shape[1], *[-1] * 4)
@@ -27,7 +28,14 @@ def estimate_sensitivities(kspace: KSpace, *, calibration_lines: int = 32) -> Co
     for axis in kspace.fourier_axes:
         through = _through_centre(times > 0, [a for a in kspace.fourier_axes if a != axis])
         mean = mean * _window(through, axis, kspace.data.shape[DIMENSION[axis]], calibration_lines, mean)
-    low = ifft(mean, kspace.fourier_axes)
+    return relative_maps(ifft(mean, kspace.fourier_axes))
+
+
+def relative_maps(low: Complex[Tensor, "batch 1 coil z y x"]) -> Complex[Tensor, "batch 1 coil z y x"]:
+    """Coil maps from low-resolution coil images: ``I_c / sqrt(Σ_d |I_d|²)``, phase relative to the dominant coil.
+
+    Raises SignalError where the images are zero.
+    """
     magnitude = low.abs().square().sum(dim=2, keepdim=True).sqrt()
     if not bool((magnitude.detach().flatten(1).amax(dim=1) > 0).all()):
         raise SignalError("centre lines of zero energy", expected="signal at low frequencies",
