@@ -1,5 +1,8 @@
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -13,6 +16,7 @@ from firstread.io.dicom.seg import write_seg
 from firstread.io.open import read
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
+DCMQI = shutil.which("segimage2itkimage", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 def drawn(image: Image) -> HardLabels:
@@ -117,7 +121,7 @@ def test_dciodvfy_finds_no_error(tmp_path, identify):
         assert not [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
 
 
-@pytest.mark.skipif(shutil.which("segimage2itkimage") is None, reason="segimage2itkimage (dcmqi) is not installed")
+@pytest.mark.skipif(DCMQI is None, reason="segimage2itkimage (dcmqi) is not installed")
 def test_dcmqi_reads_the_same_mask(tmp_path):
     import nibabel
 
@@ -125,7 +129,7 @@ def test_dcmqi_reads_the_same_mask(tmp_path):
     for phase, path in enumerate(paths):
         out = tmp_path / f"dcmqi{phase}"
         out.mkdir()
-        subprocess.run(["segimage2itkimage", "--inputDICOM", path, "--outputDirectory", out, "-t", "nii"], check=True,
+        subprocess.run([DCMQI, "--inputDICOM", path, "--outputDirectory", out, "-t", "nii"], check=True,
                        capture_output=True)
         for number in (1, 2, 3):
             volume = nibabel.load(out / f"{number}.nii.gz")
