@@ -167,6 +167,26 @@ def grappa() -> Contract:
     return Contract(Grappa(lines=2, readout=3), {"kspace": kspace()}, "kspace")
 
 
+def partial_kspace() -> KSpace:
+    """The first two thirds of the lines."""
+    full = kspace()
+    mask = torch.zeros(1, 1, 1, 1, full.data.shape[-2], 1)
+    mask[..., : 2 * full.data.shape[-2] // 3, :] = 1
+    return replace(full, data=(full.data + 0.1) * mask, mask=mask)
+
+
+def homodyne() -> Contract:
+    from firstread.reconstruct.partial_fourier import Homodyne
+
+    return Contract(Homodyne(), {"kspace": partial_kspace()}, "kspace")
+
+
+def pocs() -> Contract:
+    from firstread.reconstruct.partial_fourier import POCS
+
+    return Contract(POCS(iterations=3), {"kspace": partial_kspace()}, "kspace")
+
+
 def cascade() -> Contract:
     from firstread.nets.cascade import DeepCascade
     from firstread.reconstruct.cascade import Cascade
@@ -388,6 +408,8 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Wavelet": wavelet,
     "Espirit": espirit,
     "Grappa": grappa,
+    "Homodyne": homodyne,
+    "POCS": pocs,
     "Cascade": cascade,
     "AdaptedCascade": adapted_cascade,
     "VarNet": varnet,

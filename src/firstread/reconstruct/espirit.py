@@ -55,6 +55,7 @@ class Espirit(Stage):
         self.calibration_lines = calibration_lines
 
     def forward(self, kspace: KSpace) -> KSpace:
+        kspace.require_cartesian("ESPIRiT")
         check(kspace)
         if kspace.data.shape[2] < 2:
             raise SettingError("one coil for ESPIRiT", expected="two coils or more",
