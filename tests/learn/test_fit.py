@@ -1,12 +1,14 @@
 """The training loop: what it learns, and that being killed changes nothing."""
 
 import math
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 from firstread.core.errors import FormatError, SettingError, SignalError
+from firstread.learn.device import usable_device
 from firstread.learn.fit import fit, learning_rate_at
 from firstread.learn.prefetch import Prefetched
 
@@ -51,6 +53,29 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
     fit(network(), batches, loss, steps=20, checkpoint=tmp_path / "stopped.pt", stop=lambda done: done == 7)
     resumed = fit(network(), batches, loss, steps=20, checkpoint=tmp_path / "stopped.pt")
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_control_c_keeps_what_was_learned(tmp_path):
+    whole = fit(network(), batches, loss, steps=20, checkpoint=tmp_path / "whole.pt")
+
+    def interrupted(step: int):
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+        return batches(step)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), interrupted, loss, steps=20, checkpoint=tmp_path / "stopped.pt")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "stopped.pt", weights_only=True)["step"] == 8
+    resumed = fit(network(), batches, loss, steps=20, checkpoint=tmp_path / "stopped.pt")
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(SettingError, match=name):
+        usable_device(name)
 
 
 def test_it_learns_a_line(tmp_path):

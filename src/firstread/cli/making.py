@@ -44,6 +44,7 @@ def train(
 ) -> None:
     """Train a default weight again; interrupted, the same command continues."""
     from firstread.core.errors import InputError
+    from firstread.learn.device import usable_device
     from firstread.recipes.registry import find, names
 
     if list_recipes:
@@ -54,8 +55,9 @@ def train(
         raise InputError("no recipe or no output folder", expected="firstread train RECIPE -o DIR",
                          remedy="see `firstread train --list`")
     found = find(recipe)
+    place = usable_device(device)
     output.mkdir(parents=True, exist_ok=True)
-    found.train(output, device, steps, data)
+    found.train(output, place, steps, data)
     say(f"{output / recipe}.safetensors")
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 import pickle
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
 
     batches: step number to batch; it must depend on the number alone, so that a resumed run sees the same batches.
     loss: model and batch to a scalar.
-    checkpoint: written whole every ``every`` steps and at the end; where it exists, training goes on from it.
+    checkpoint: written whole every ``every`` steps, at the end and on Ctrl-C; where it exists, training goes on from it.
     averaging: decay of the exponential moving average of the weights, which is what is returned; zero for none.
     clip: largest norm of the gradient, in each group of parameters of one learning rate.
     rates: beginning of a parameter's name to the factor of its learning rate; others have the factor one.
@@ -59,7 +62,7 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     first = _resume(checkpoint, settings, model, optimizer, average) if checkpoint.exists() else 0
     train_mode(model)
-    with _progress() as progress:
+    with _progress() as progress, _interruptible() as interrupted:
         bar = progress.add_task("training", total=steps, completed=first, loss=float("nan"))
         last = first if first and stop is not None and stop(first) else steps  # a run that had ended stays ended
         for step in range(first, last):
@@ -83,9 +86,12 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
             if report is not None:
                 report(done, value.item())
             ended = done == steps or (stop is not None and stop(done))
-            if ended or done % every == 0:
+            if ended or done % every == 0 or interrupted:
                 _save(checkpoint, {"step": done, "settings": settings, "model": model.state_dict(),
                                    "optimizer": optimizer.state_dict(), "average": average})
+            if interrupted:
+                progress.console.print(f"Stopped after step {done}; the same command goes on from there.")
+                raise KeyboardInterrupt
             if ended:
                 break
     model.load_state_dict(average)
@@ -156,6 +162,29 @@ def _save(checkpoint: Path, state: dict[str, Any]) -> None:
     beside = checkpoint.with_name(checkpoint.name + ".part")
     torch.save(state, beside)
     os.replace(beside, checkpoint)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C waits for the end of a step: it is put into the list; a second one interrupts at once.
+
+    Only the main thread can receive signals: in others Ctrl-C does what it did.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def later(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _progress():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,9 @@ class _Numbered(Dataset):
         return self.batches(self.first + item)
 
 
-def _one_thread(_: int) -> None:
+def _serve(_: int) -> None:
+    """One thread, and Ctrl-C left to the process that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
@@ -44,7 +47,7 @@ class Prefetched:
     def __call__(self, step: int) -> Any:
         if step != self._next:
             loader = DataLoader(_Numbered(self.batches, step, self.last), batch_size=None, num_workers=self.workers,
-                                worker_init_fn=_one_thread, prefetch_factor=4)
+                                worker_init_fn=_serve, prefetch_factor=4)
             self._stream = iter(loader)
         self._next = step + 1
         return next(self._stream)
