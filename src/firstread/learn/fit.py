@@ -40,7 +40,7 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
 
     batches: step number to batch; it must depend on the number alone, so that a resumed run sees the same batches.
     loss: model and batch to a scalar.
-    checkpoint: written whole every ``every`` steps, at the end and on Ctrl-C; where it exists, training goes on from it.
+    checkpoint: written whole every ``every`` steps, at the end and on Ctrl-C; where it exists, training goes on there.
     averaging: decay of the exponential moving average of the weights, which is what is returned; zero for none.
     clip: largest norm of the gradient, in each group of parameters of one learning rate.
     rates: beginning of a parameter's name to the factor of its learning rate; others have the factor one.
