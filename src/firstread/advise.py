@@ -16,18 +16,17 @@ from typing import Any, cast
 import torch
 
 from firstread.acquire.active import lines_of
-from firstread.acquire.next_lines import NextLines, line_contributions, next_lines
+from firstread.acquire.next_lines import NextLines, next_lines
 from firstread.analyze.segment import Segment
 from firstread.chains.feedback import (
     ENDPOINTS,
     Draws,
     draw_images,
     draw_kspace,
-    endpoint_gradient,
-    endpoint_slope,
     slice_frame_shares,
 )
 from firstread.chains.heart import heart_chain
+from firstread.chains.scope import about_heart
 from firstread.core.case import Case
 from firstread.core.errors import FirstreadError, FormatError, InputError
 from firstread.core.keys import Key
@@ -121,7 +120,12 @@ def advise_case(case: Case, chain: Chain, question: Question, made: dict[str, An
     if isinstance(kspace, KSpace):
         methods = {"cascade": chain.stage("image"), "temporal total variation": TemporalTV()}
         with torch.no_grad():
-            draws = draw_kspace(kspace, methods, segment, draws=question.draws, seed=seed, watch=progress)
+            progress("  where the heart is, and which frames decide")
+            scope = about_heart(kspace, methods["temporal total variation"], segment)
+            progress(f"  {scope.scan.data.shape[-1]} of {scope.image.data.shape[-1]} columns, {len(scope.frames)} of "
+                     f"{scope.image.data.shape[1]} frames")
+            draws = draw_kspace(scope, methods, segment, draws=question.draws, seed=seed, endpoint=question.endpoint,
+                                watch=progress)
         unseen = ["The draws hold the noise as measured and two ways to reconstruct; what neither way can see in lines "
                   "never measured, and errors that all members share, are not in these shares."]
     else:
@@ -141,7 +145,7 @@ def advise_case(case: Case, chain: Chain, question: Question, made: dict[str, An
     made["frames"] = [{"frame": t, "share": _number(share)} for t, share in enumerate(table.sum(dim=1).tolist())]
     if isinstance(kspace, KSpace):
         try:
-            lines = _lines(kspace, draws, segment, question, seed, progress)
+            lines = _lines(kspace, draws, question, seed)
             made["lines"] = {"count": question.lines, "sd": _number(lines.sd), "sd_after": _number(lines.sd_after),
                              "sd_random": _number(lines.sd_random), "files": []}
         except FirstreadError as error:
@@ -211,21 +215,12 @@ def _shares(draws: Draws, seed: int) -> dict[str, Any]:
     return found
 
 
-def _lines(kspace: KSpace, draws: Draws, segment: Segment, question: Question, seed: int, progress: Progress
-           ) -> NextLines:
-    progress("  which lines bring the spread in")
-    images = cast(torch.Tensor, draws.images).flatten(0, 1)
-    if images.shape[-2] != kspace.data.shape[-2]:
+def _lines(kspace: KSpace, draws: Draws, question: Question, seed: int) -> NextLines:
+    contributions = cast(torch.Tensor, draws.lines).flatten(0, 1)
+    if contributions.shape[-1] != kspace.data.shape[-2]:
         raise InputError("a reconstruction that was cropped along the phase-encode axis", expected="as many rows as "
                          "lines", remedy="write the pattern by other means")
-    grid = kspace.grid if images.shape[-1] == kspace.grid.shape[-1] else kspace.grid.crop(
-        (0, 0, kspace.grid.shape[-1] // 2 - images.shape[-1] // 2), tuple(images.shape[-3:]))
-    slope = endpoint_slope(draws.volumes_ml.sum(dim=-1).mean(dim=(0, 1, 2)), question.endpoint)
-    mean = Image(kspace.rows, images.mean(dim=0)[None], grid)
-    toward = endpoint_gradient(mean, segment, slope.float())
-    contributions = torch.cat([line_contributions(image[None], toward) for image in images])
-    return next_lines(contributions, lines_of(kspace)[0], question.lines,
-                      generator=Key(seed, "advise").generator(0))
+    return next_lines(contributions, lines_of(kspace)[0], question.lines, generator=Key(seed, "advise").generator(0))
 
 
 def _interval(document: Mapping[str, Any], name: str) -> dict[str, Any] | None:

@@ -38,9 +38,9 @@ def small_heart(slices: int = 2, size: int = 32) -> Image:
                  torch.full((1, 1), 0.8, dtype=torch.float64))
 
 
-def small_scan(*, snr: float = 12.0) -> KSpace:
+def small_scan(*, snr: float = 12.0, size: int = 32) -> KSpace:
     encode = Encode(sampling=VariableDensity(acceleration=2, centre_lines=8), coils=GaussianCoils(count=2), snr=snr)
-    return encode(small_heart(), Key(1, "encode"))
+    return encode(small_heart(size=size), Key(1, "encode"))
 
 
 def by_brightness() -> Segment:

@@ -16,6 +16,7 @@ from firstread.chains.feedback import (
     endpoint_slope,
     slice_frame_shares,
 )
+from firstread.chains.scope import about_heart, whole
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key
 from firstread.ops.regions import volume_ml
@@ -27,14 +28,15 @@ METHODS = {"zero-filled": ZeroFilled(), "temporal total variation": TemporalTV(i
 
 @pytest.fixture(scope="module")
 def draws():
-    return draw_kspace(small_scan(), METHODS, by_brightness(), draws=3, seed=0)
+    scan, segment = small_scan(), by_brightness()
+    return draw_kspace(whole(scan, TemporalTV(iterations=8), segment), METHODS, segment, draws=3, seed=0)
 
 
 def test_every_combination_is_measured(draws):
     assert draws.values["LVEF"].shape == (3, 2, 2) and bool(torch.isfinite(draws.values["LVEF"]).all())
     whole = draws.volumes_ml.sum(dim=-1)
     torch.testing.assert_close(whole[..., 0], draws.values["LVEDV"])
-    assert draws.images.shape[:2] == (3, 2)
+    assert draws.lines.shape == (3, 2, 4, 2, 32)
 
 
 def test_shares_name_the_stages_and_lie_within_bounds(draws):
@@ -46,13 +48,14 @@ def test_shares_name_the_stages_and_lie_within_bounds(draws):
 def test_noise_that_is_hardly_there_has_no_share():
     scan = small_scan()
     quiet = replace(scan, noise_covariance=1e-10 * scan.noise_covariance)
-    shares = draw_kspace(quiet, METHODS, by_brightness(), draws=2, seed=0).shares("LVEDV")
+    scope = about_heart(quiet, TemporalTV(iterations=8), by_brightness())
+    shares = draw_kspace(scope, METHODS, by_brightness(), draws=2, seed=0).shares("LVEDV")
     assert shares.variance > 0 and shares[NOISE].total.value < 1e-6
 
 
 def test_images_alone_show_the_segmentation():
     draws = draw_images(small_heart(), by_brightness())
-    assert draws.images is None and [s.stage for s in draws.shares("LVEDV").stages] == ["segmentation"]
+    assert draws.lines is None and [s.stage for s in draws.shares("LVEDV").stages] == ["segmentation"]
 
 
 def test_slices_and_frames_share_the_variance(draws):

@@ -1,6 +1,8 @@
 """Feedback upstream: the chain run on draws of every stage, for shares of variance and for what to acquire next.
 
     k-space ─▶ new noise, k₁ times ─▶ k₂ reconstructions ─▶ k₃ members of the segmentation ─▶ numbers, slice volumes
+
+Every reconstruction is reduced to its numbers at once: no two are in memory.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from firstread.acquire.next_lines import line_contributions
 from firstread.acquire.repeat import RepeatNoise
 from firstread.analyze.consensus import Harden
 from firstread.analyze.segment import Segment
+from firstread.chains.scope import Scope, voxel_ml
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key
-from firstread.core.records import Image, KSpace, Labels, Note
+from firstread.core.records import Image, Note
 from firstread.core.stage import Stage
 from firstread.measure.cardiac import CLASSES, CardiacFunction
 from firstread.measure.volumes import at_frame, ejection_fraction, end_systole_weights, first_frame_weights
@@ -34,14 +38,16 @@ class Draws:
     """What every combination of draws gave.
 
     values: by phenotype ``[noise, method, member]``, NaN where it could not be measured; volumes_ml: of the LV cavity,
-    ``[noise, method, member, time, z]``; images: ``[noise, method, time, 1, z, y, x]``, None without raw signal.
+    ``[noise, method, member, time, z]``; lines: what each line of an image brings into the endpoint
+    (:func:`~firstread.acquire.next_lines.line_contributions`), ``[noise, method, time, z, line]``, None without raw
+    signal.
     """
 
     methods: tuple[str, ...]
     values: Mapping[str, Float[Tensor, "noise method member"]]
     units: Mapping[str, str]
     volumes_ml: Float[Tensor, "noise method member time z"]
-    images: Complex[Tensor, "noise method time 1 z y x"] | None
+    lines: Float[Tensor, "noise method time z line"] | None
     notes: tuple[Note, ...]
 
     def shares(self, name: str, *, confidence: float = 0.9, seed: int = 0) -> Shares:
@@ -61,34 +67,40 @@ class Draws:
 
 def draw_images(image: Image, segment: Segment) -> Draws:
     """Draws of the segmentation alone: images without raw signal."""
-    values, units, volumes = _measure(image, segment)
+    values, units, volumes = measured(image, segment)
     return Draws((), {n: v[None, None] for n, v in values.items()}, units, volumes[None, None], None, image.notes)
 
 
-def draw_kspace(kspace: KSpace, methods: Mapping[str, Stage], segment: Segment, *, draws: int, seed: int,
-                watch: Callable[[str], None] = lambda text: None) -> Draws:
+def draw_kspace(scope: Scope, methods: Mapping[str, Stage], segment: Segment, *, draws: int, seed: int,
+                endpoint: str = "LVEF", watch: Callable[[str], None] = lambda text: None) -> Draws:
     """Draws of the noise, each reconstructed by every method and segmented by every member.
 
-    kspace: of one heart. methods: by name, stages from KSpace to Image. Raises SettingError for fewer than two draws.
+    scope: what of one heart's scan is drawn (:mod:`firstread.chains.scope`). methods: by name, stages from KSpace to
+    Image. endpoint: what the lines are weighed for, by its gradient at the scan as it was measured. Raises SettingError
+    for fewer than two draws.
     """
-    if draws < 2 or not methods or kspace.batch != 1:
-        raise SettingError(f"{draws} draws of {kspace.batch} scans by {len(methods)} reconstructions",
+    if draws < 2 or not methods or scope.scan.batch != 1:
+        raise SettingError(f"{draws} draws of {scope.scan.batch} scans by {len(methods)} reconstructions",
                            expected="two draws or more of one scan, one reconstruction or more", remedy="draw more")
-    again, tables, images = RepeatNoise(), [], []
-    key = Key(seed, again.name)
+    slope = endpoint_slope(scope.volumes_ml.sum(dim=1), endpoint).float()
+    toward = endpoint_gradient(scope.image, segment, slope)
+    again, tables, lines = RepeatNoise(), [], []
     for number in range(draws):
-        rows = replace(kspace.rows, draw=torch.full_like(kspace.rows.draw, number))
-        scan = again(replace(kspace, rows=rows), key)
+        rows = replace(scope.scan.rows, draw=torch.full_like(scope.scan.rows.draw, number))
+        noisy = again(replace(scope.scan, rows=rows, noise_covariance=scope.noise_covariance), Key(seed, again.name))
+        noisy = replace(noisy, noise_covariance=scope.scan.noise_covariance)
         for name, method in methods.items():
             watch(f"  draw {number + 1} of {draws}, {name}")
-            image = method(scan)
-            images.append(image.data[0])
-            tables.append(_measure(image, segment))
+            image = scope.place(method(noisy))
+            lines.append(line_contributions(image.data, toward)[0])
+            tables.append(measured(scope.few(image), segment))
     shape = (draws, len(methods))
     names = [n for n in tables[0][0] if all(n in values for values, _, _ in tables)]
     values = {n: torch.stack([values[n] for values, _, _ in tables]).unflatten(0, shape) for n in names}
-    volumes = torch.stack([volumes for _, _, volumes in tables]).unflatten(0, shape)
-    return Draws(tuple(methods), values, tables[0][1], volumes, torch.stack(images).unflatten(0, shape), scan.notes)
+    drawn = torch.stack([volumes for _, _, volumes in tables]).unflatten(0, shape)
+    volumes = scope.volumes_ml.expand(*drawn.shape[:3], -1, -1).clone()
+    volumes[..., list(scope.frames), :] = drawn
+    return Draws(tuple(methods), values, tables[0][1], volumes, torch.stack(lines).unflatten(0, shape), scope.notes)
 
 
 def slice_frame_shares(volumes_ml: Float[Tensor, "draw time z"], endpoint: str) -> Float[Tensor, "time z"]:
@@ -132,23 +144,19 @@ def endpoint_gradient(image: Image, segment: Segment, slope: Float[Tensor, " tim
             part = image.data[:, frame:frame + 1].detach().clone().requires_grad_()
             labels = segment(Image(image.rows, part, image.grid))
             cavity = labels.data[:, :, labels.names.index(CLASSES[0])]
-            volume = volume_ml(cavity, _voxel_ml(labels)).mean()
+            volume = volume_ml(cavity, voxel_ml(labels)).mean()
             (found,) = torch.autograd.grad(slope[frame] * volume, part)
         gradient[:, frame:frame + 1] = found
     return gradient
 
 
-def _measure(image: Image, segment: Segment) -> tuple[dict[str, Tensor], dict[str, str], Tensor]:
+def measured(image: Image, segment: Segment) -> tuple[dict[str, Tensor], dict[str, str], Tensor]:
     """Numbers ``[member]`` by name, their units, and LV cavity volumes ``[member, time, z]``, each member by itself."""
     with torch.no_grad():
         hard = Harden()(segment(image))
         found = CardiacFunction(warn=False)(hard)
     present = {name: p for name, p in found.values.items() if p.value is not None}
     cavity = (hard.data[:, :, 0] == hard.names.index(CLASSES[0])).sum(dim=(-2, -1), dtype=torch.float64)
-    volumes = cavity * _voxel_ml(hard).to(torch.float64)[:, None, None]
+    volumes = cavity * voxel_ml(hard).to(torch.float64)[:, None, None]
     return ({name: p.value.double() for name, p in present.items()}, {name: p.unit for name, p in present.items()},
             volumes)
-
-
-def _voxel_ml(labels: Labels) -> Tensor:
-    return labels.grid.voxel_ml if labels.grid.has_mm else torch.ones_like(labels.grid.voxel_ml)

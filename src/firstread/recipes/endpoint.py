@@ -148,7 +148,8 @@ def chain_of(parts: Parts, setting: Setting, *, sees: str = "reconstruction", co
              softness: float | None = None) -> Chain:
     """Scanner to ejection fraction; coils: drawn from the training family unless given; softness: the setting's."""
     encode = Encode(sampling=parts.mask, coils=coils or GaussianCoils(count=setting.coils), snr=setting.snr)
-    stages: list[Stage] = [encode.using(reads={"image": "truth.image"}), Cascade(network=parts.cascade, recompute=setting.blockwise)]
+    stages: list[Stage] = [encode.using(reads={"image": "truth.image"}),
+                           Cascade(network=parts.cascade, recompute=setting.blockwise)]
     if sees == "image.detached":
         stop = wrap(torch.detach, reads=Image, writes=Image, axes="yx", name=sees)
         stages.append(stop.using(reads={"image": "reconstruction"}))
