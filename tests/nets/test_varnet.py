@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstread.core.errors import SettingError
-from firstread.nets.varnet import VariationalNetwork, soft_consistency, unit_maps
+from firstread.nets.varnet import RIDGE, VariationalNetwork, soft_consistency, unit_maps
 from firstread.ops.encoding import CartesianEncoding
 from firstread.ops.fourier import fft, ifft
+from firstread.ops.solve import conjugate_gradient
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -63,6 +64,19 @@ def test_magnitude_is_the_root_sum_of_squares_where_the_maps_explain_the_coils()
     measured = whole(_random(1, 2, 1, 1, 8, 6))
     made = VariationalNetwork(cascades=1, widths=(4, 4), map_widths=(4, 4)).double()(measured, whole)
     assert torch.allclose(made.abs(), ifft(measured).abs().square().sum(dim=2, keepdim=True).sqrt())
+
+
+def test_it_may_begin_at_least_squares():
+    """Measured samples are kept, the others are those of ``(EᴴE + 0.01)⁻¹ Eᴴ y``; the gradient goes through."""
+    encoding = _encoding(frames=1)
+    net = VariationalNetwork(cascades=1, widths=(4, 4), map_widths=(4, 4), start=60).double()
+    measured = encoding(_random(1, 1, 1, 1, 8, 6)).requires_grad_()
+    x = conjugate_gradient(lambda v: encoding.gram(v) + RIDGE * v, encoding.adjoint(measured), iterations=60)
+    expected = fft(encoding.sensitivities * x)
+    kspace = measured + (1 - encoding.mask) * expected
+    maps = net.maps(measured, encoding)
+    assert torch.allclose(net(measured, encoding), (maps.conj() * ifft(kspace)).sum(dim=2, keepdim=True))
+    assert torch.autograd.gradcheck(lambda y: net(y, encoding), (measured,), fast_mode=True)
 
 
 def test_one_cascade_is_the_formula():

@@ -7,7 +7,7 @@ import torch
 
 from firstread.core.errors import FormatError
 from firstread.recipes import evidence_schlemper
-from firstread.recipes.evidence_schlemper import collect, gaps, measure, suits, table
+from firstread.recipes.evidence_schlemper import collect, errors, gaps, suits, table
 from firstread.recipes.schlemper_data import PHANTOM, SINGLE, Item, real_cines, real_images, undersampled
 from firstread.reconstruct.direct import ZeroFilled
 from firstread.reconstruct.iterative import SpatialTV
@@ -29,7 +29,7 @@ def test_masks_keep_schlemper_s_budget_with_eight_centre_lines(acceleration):
 
 
 def test_errors_are_of_the_magnitude_with_peak_one():
-    found = measure(item(), 2.0, ZeroFilled())
+    found = errors(ZeroFilled(), undersampled(item(), 2.0), item().image.abs())
     assert found["psnr_db"] == pytest.approx(-10 * torch.tensor(found["mse_e3"] / 1e3).log10().item(), abs=1e-4)
 
 

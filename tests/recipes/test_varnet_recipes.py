@@ -10,9 +10,11 @@ from firstread.core.keys import Key
 from firstread.learn.ssdu import keep_lines, split_lines
 from firstread.nets.modl import ModelBased
 from firstread.nets.varnet import VariationalNetwork
-from firstread.recipes import heart_d5_c10_s, heart_recurrent, modl, varnet, varnet_ssdu
+from firstread.recipes import evaluate_varnet, heart_d5_c10_s, heart_recurrent, modl, varnet, varnet_ssdu
 from firstread.recipes.heart_cascade import moving_texture
 from firstread.recipes.registry import find, names
+from firstread.reconstruct.direct import ZeroFilled
+from firstread.reconstruct.varnet import VarNet
 from firstread.zoo.store import load
 
 KEY = Key(0, "varnet")
@@ -74,6 +76,14 @@ def test_training_in_miniature_writes_a_weight_that_loads(tmp_path, monkeypatch)
     net = VariationalNetwork.from_weight(small().settings(), load(path).state)
     assert net.cascades == 1
     assert modl.train(tmp_path, steps=1).is_file()
+
+
+def test_the_evaluation_puts_all_methods_under_the_same_masks(monkeypatch):
+    monkeypatch.setattr(evaluate_varnet, "ACCELERATIONS", (2.0,))
+    stages = {"zero-filled": ZeroFilled(), "VarNet": VarNet(network=small())}
+    cells = evaluate_varnet.measure("objects", "object 0", evaluate_varnet.simulated(0), stages, masks=2)
+    assert [c["method"] for c in cells] == 2 * ["zero-filled", "VarNet"]
+    assert cells[0]["psnr_db"] != cells[2]["psnr_db"] and all(5 < c["psnr_db"] < 60 for c in cells)
 
 
 def test_recipes_refuse_real_data(tmp_path):

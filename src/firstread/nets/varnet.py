@@ -15,6 +15,9 @@ from firstread.core.errors import SettingError
 from firstread.nets.unet import UNet
 from firstread.ops.encoding import CartesianEncoding, expand, measured_part, reduce
 from firstread.ops.fourier import fft, ifft
+from firstread.ops.solve import solve
+
+RIDGE = 1e-2  # of the least squares that it may begin with, for images of brightness one
 
 
 def soft_consistency(kspace: Complex[Tensor, "*axes"], measured: Complex[Tensor, "*axes"], mask: Num[Tensor, "..."],
@@ -73,6 +76,8 @@ class VariationalNetwork(nn.Module):
     magnitude is the root sum of squares of the coils' images where the sensitivities explain them.
 
     cascades: steps t; widths: channels of U_t at each scale; map_widths: of the network for the sensitivities.
+    start: where it begins: lines that were not measured are those of least squares with the first sensitivities, after
+        so many conjugate gradients; 0 begins with zeros there, as published.
 
     >>> net = VariationalNetwork(cascades=1, widths=(8, 8), map_widths=(4, 4))
     >>> maps = torch.full((1, 1, 4, 1, 8, 8), 0.5 + 0j)
@@ -83,11 +88,13 @@ class VariationalNetwork(nn.Module):
     """
 
     def __init__(self, *, cascades: int = 6, widths: tuple[int, ...] = (16, 32, 48),
-                 map_widths: tuple[int, ...] = (8, 12, 16)):
+                 map_widths: tuple[int, ...] = (8, 12, 16), start: int = 0):
         super().__init__()
-        if cascades < 1:
-            raise SettingError(f"{cascades} cascades", expected="one or more", remedy="raise `cascades`")
+        if cascades < 1 or start < 0:
+            raise SettingError(f"{cascades} cascades after {start} conjugate gradients",
+                               expected="one or more, zero or more", remedy="correct the numbers")
         self.cascades, self.widths, self.map_widths = cascades, tuple(widths), tuple(map_widths)
+        self.start = start
         self.sensitivities = SensitivityNetwork(widths=self.map_widths)
         self.corrections = nn.ModuleList(
             _Correction(channels_in=2, channels_out=2, widths=self.widths) for _ in range(cascades))
@@ -97,13 +104,14 @@ class VariationalNetwork(nn.Module):
     def from_weight(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> VariationalNetwork:
         """The network of a weight file: its card's ``network`` and its parameters."""
         net = cls(cascades=int(settings["cascades"]), widths=tuple(settings["widths"]),
-                  map_widths=tuple(settings["map_widths"]))
+                  map_widths=tuple(settings["map_widths"]), start=int(settings["start"]))
         net.load_state_dict(dict(state))
         return net.eval()
 
     def settings(self) -> dict[str, Any]:
         """What ``from_weight`` needs besides the parameters."""
-        return {"cascades": self.cascades, "widths": list(self.widths), "map_widths": list(self.map_widths)}
+        return {"cascades": self.cascades, "widths": list(self.widths), "map_widths": list(self.map_widths),
+                "start": self.start}
 
     def maps(self, measured: Complex[Tensor, "batch time coil z y x"], encoding: CartesianEncoding
              ) -> Complex[Tensor, "batch 1 coil z y x"]:
@@ -119,7 +127,7 @@ class VariationalNetwork(nn.Module):
                 ) -> Complex[Tensor, "batch time 1 z y x"]:
         """The image, in the units of the measurements, which are to be of brightness about one."""
         maps, axes, mask = self.maps(measured, encoding), encoding.fourier_axes, encoding.mask
-        kspace = measured
+        kspace = self._begin(measured, encoding)
         image = reduce(maps.conj(), ifft(kspace, axes))
         for step, correction in zip(self.steps, self.corrections, strict=True):
             planes = torch.view_as_real(image[:, :, 0]).movedim(-1, 3)
@@ -127,6 +135,16 @@ class VariationalNetwork(nn.Module):
             kspace = soft_consistency(kspace, measured, mask, step) + fft(expand(maps, change), axes)
             image = reduce(maps.conj(), ifft(kspace, axes))
         return image
+
+    def _begin(self, measured: Tensor, encoding: CartesianEncoding) -> Tensor:
+        """The measured samples, and between them what least squares of weight ``RIDGE`` expects."""
+        first = encoding.sensitivities
+        if self.start == 0 or first is None:
+            return measured
+        image = solve(lambda x: encoding.gram(x) + RIDGE * x, encoding.adjoint(measured), iterations=self.start,
+                      tolerance=0.0, systems=3)
+        expected = fft(expand(first, image), encoding.fourier_axes)
+        return expected + measured_part(measured, encoding.mask) - encoding.mask * expected
 
 
 def _frame(correction: _Correction, frame: Float[Tensor, "batch z 2 y x"]) -> Complex[Tensor, "batch z y x"]:

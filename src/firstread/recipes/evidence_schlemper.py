@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from firstread.core.errors import FirstreadError, FormatError, InputError
+from firstread.core.records import KSpace
 from firstread.core.stage import Stage
 from firstread.nets.cascade import DeepCascade, d5_c5_from_arrays, d5_c10_s
 from firstread.nets.crnn import crnn_from_state
@@ -65,9 +67,8 @@ def methods(realdata: Path | None, recurrent: Path | None, shared: Path | None) 
     return found
 
 
-def measure(item: Item, acceleration: float, stage: Stage) -> dict[str, float]:
-    """Errors of the magnitude against the fully sampled magnitude, whose maximum is 1, and CPU seconds."""
-    kspace, reference = undersampled(item, acceleration), item.image.abs()
+def errors(stage: Stage, kspace: KSpace, reference: Float[Tensor, "time y x"]) -> dict[str, float]:
+    """Errors of the magnitude against a reference whose maximum is 1, which is the peak, and CPU seconds."""
     begun = time.process_time()
     with torch.no_grad():
         made: Tensor = stage(kspace).data[0, :, 0, 0].abs()
@@ -99,7 +100,8 @@ def collect(items: Sequence[Item], stages: Mapping[str, Stage], accelerations: S
                 place = {"data": item.data, "item": item.name, "acceleration": acceleration, "method": method}
                 if tuple(place.values()) in done or not suits(method, item):
                     continue
-                cells.append(place | {k: round(v, 5) for k, v in measure(item, acceleration, stage).items()})
+                found = errors(stage, undersampled(item, acceleration), item.image.abs())
+                cells.append(place | {name: round(value, 5) for name, value in found.items()})
                 write_text(path, json.dumps({"settings": dict(settings), "cells": cells}, indent=0) + "\n")
     return cells
 

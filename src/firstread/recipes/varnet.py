@@ -32,7 +32,7 @@ from firstread.recipes.files import refuse_data, write_weight
 from firstread.reconstruct.problem import Problem, problem_of
 
 SUMMARY = "variational network for multi-coil images, any anatomy"
-SEED, STEPS = 0, 2000
+SEED, STEPS = 0, 1200
 LINES, COLUMNS, FINER = (80, 96, 112), 32, 2
 
 
@@ -53,8 +53,8 @@ class Example:
 
 
 def network() -> VariationalNetwork:
-    """Five steps of U-Nets of 16, 32 and 48 channels."""
-    return VariationalNetwork(cascades=5, widths=(16, 32, 48), map_widths=(8, 12, 16))
+    """Four steps of U-Nets of 16, 32 and 48 channels, after least squares."""
+    return VariationalNetwork(cascades=4, widths=(16, 32, 48), map_widths=(8, 12, 16), start=10)
 
 
 def scene(generator: torch.Generator, size: int) -> Complex[Tensor, "y x"]:
@@ -115,5 +115,6 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     torch.manual_seed(SEED)
     key, net = Key(SEED, "varnet"), network().to(device)
     fit(net, lambda step: example(key, step).to(device), loss, steps=steps or STEPS, seed=SEED,
-        checkpoint=output / "varnet.pt", learning_rate=2e-3, warmup=50, weight_decay=1e-5, averaging=0.995, every=25)
+        checkpoint=output / "varnet.pt", learning_rate=2e-3, warmup=30, weight_decay=1e-5, averaging=0.99, every=25,
+        rates={"sensitivities": 0.3})
     return write_weight(net, output / "varnet.safetensors")
