@@ -111,14 +111,14 @@ class SuperResolution(nn.Module):
 
 
 def _block(channels_in: int, width: int, depth: int, channels_out: int) -> nn.Sequential:
-    """Convolutions of 3x3x3 and 1x3x3 in turn, rectifiers between; begins by adding nothing."""
+    """A convolution of 3x3x3, others of 1x3x3, rectifiers between; begins by adding nothing."""
     layers: list[nn.Module] = []
     for number, (a, b) in enumerate(pairwise((channels_in, *[width] * (depth - 1), channels_out))):
-        deep = number % 2 == 0
-        layer = nn.Conv3d(a, b, (3 if deep else 1, 3, 3), padding=0)
+        z = 1 if number == 0 else 0
+        layer = nn.Conv3d(a, b, (2 * z + 1, 3, 3))
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
-        layers += [_Replicate(1 if deep else 0), layer, nn.ReLU()]
+        layers += [_Replicate(z), layer, nn.ReLU()]
     nn.init.zeros_(layers[-2].weight)
     return nn.Sequential(*layers[:-1])
 
