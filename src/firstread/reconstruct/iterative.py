@@ -9,7 +9,8 @@ from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
 from firstread.ops.solve import solve
 from firstread.ops.variation import PLANE, TIME, minimize_total_variation
-from firstread.reconstruct.problem import image_from, independent_axes, problem_of
+from firstread.reconstruct.noncartesian import any_problem_of
+from firstread.reconstruct.problem import image_from, independent_axes
 
 
 class CGSense(Stage):
@@ -34,7 +35,7 @@ class CGSense(Stage):
         self.calibration_lines = calibration_lines
 
     def forward(self, kspace: KSpace) -> Image:
-        problem = problem_of(kspace, calibration_lines=self.calibration_lines)
+        problem = any_problem_of(kspace, calibration_lines=self.calibration_lines)
         weight = self.regularization * problem.encoding.bound()
         image = solve(lambda x: problem.encoding.gram(x) + weight * x, problem.rhs(), iterations=self.iterations,
                       tolerance=self.tolerance, systems=independent_axes(problem.encoding))
@@ -56,7 +57,7 @@ class _TotalVariation(Stage):
         self.calibration_lines = calibration_lines
 
     def forward(self, kspace: KSpace) -> Image:
-        problem = problem_of(kspace, calibration_lines=self.calibration_lines)
+        problem = any_problem_of(kspace, calibration_lines=self.calibration_lines)
         image = minimize_total_variation(
             problem.encoding.gram, problem.rhs(), self.regularization * problem.brightness(), dims=self.dims,
             bound=problem.encoding.bound(), iterations=self.iterations)
