@@ -396,6 +396,23 @@ def learned_super_resolution() -> Contract:
     return Contract(LearnedSuperResolution(network=network), {"image": thick_stack()}, "image")
 
 
+def slice_to_volume() -> Contract:
+    from firstread.acquire.head import head_phantom
+    from firstread.acquire.head_stacks import MILD, Protocol, acquire_stacks, mask_on
+    from firstread.core.records import HardLabels
+    from firstread.restore.slices import SliceToVolume
+    from firstread.restore.slices_input import join_stacks
+
+    head, brain = head_phantom(seed=0, spacing_mm=4.0)
+    protocol = Protocol(stacks=3, thickness_mm=8.0, gap_mm=0.0, pixel_mm=6.0, drop_outs=0.0, outliers=0.0)
+    made = acquire_stacks(head, 4.0, motion=MILD, protocol=protocol)
+    grid = made.images[0].grid
+    inside = mask_on(brain, 4.0, grid, made.poses[0])[None, None, None].to(torch.uint8)
+    mask = HardLabels(Rows.subjects(1), inside, grid, ("background", "brain"))
+    return Contract(SliceToVolume(resolution_mm=6.0, iterations=1),
+                    {"stacks": join_stacks(made.images), "mask": mask}, "stacks")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "RepeatNoise": repeat_noise,
@@ -435,4 +452,5 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Upsample": upsample,
     "ModelSuperResolution": model_super_resolution,
     "LearnedSuperResolution": learned_super_resolution,
+    "SliceToVolume": slice_to_volume,
 }

@@ -10,6 +10,7 @@ import typer
 from firstread.cli.making import simulate, train, zoo
 from firstread.cli.reading import advise, demo, read
 from firstread.cli.reconstruction import evidence, reconstruct
+from firstread.cli.restoring import restore
 
 app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
                   help="Raw scanner signal or medical images in, a reading out. Not for clinical use.")
@@ -17,6 +18,7 @@ for verb in (read, reconstruct, demo, train, advise, zoo):
     app.command()(verb)
 app.add_typer(simulate, name="simulate", help="Make raw data with known truth.")
 app.add_typer(evidence, name="evidence", help="Published tables with this program's rows, for whoever has the data.")
+app.add_typer(restore, name="restore", help="Make a better image of images.")
 INTERRUPTED = 130  # what typer answers to Ctrl-C
 
 

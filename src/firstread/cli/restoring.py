@@ -1,0 +1,42 @@
+"""restore slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstread.cli.options import Out, Overwrite, say
+
+restore = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@restore.callback()
+def restoring() -> None:
+    """Make a better image of images."""
+
+
+@restore.command("slices")
+def restore_slices(
+    stacks: Annotated[list[Path], typer.Argument(metavar="STACK...", help="Two or more stacks of slices of one moving "
+                                                 "body: NIfTI files, DICOM folders.")],
+    output: Out,
+    mask: Annotated[Path | None, typer.Option(help="Mask of what moves as one, drawn on one of the stacks.")] = None,
+    resolution_mm: Annotated[float, typer.Option(help="Voxel size of the volume.")] = 0.8,
+    thickness_mm: Annotated[float | None, typer.Option(help="Slice thickness where files state none; default: the "
+                                                       "distance of slices.")] = None,
+    iterations: Annotated[int, typer.Option(min=1, help="How often slices are placed anew.")] = 3,
+    robust: Annotated[bool, typer.Option(help="Weigh pixels and slices by how well they fit.")] = True,
+    bias: Annotated[bool, typer.Option(help="Estimate a bias field per slice.")] = True,
+    patch_mm: Annotated[float, typer.Option(min=0, help="Move patches of this size on their own; 0: whole "
+                                            "slices.")] = 0.0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Slice-to-volume: stacks with motion in; volume.nii.gz, slices.json and a page out."""
+    from firstread.jobs.restore import SliceSettings, restore_slices_to_folder
+
+    settings = SliceSettings(resolution_mm=resolution_mm, thickness_mm=thickness_mm, iterations=iterations,
+                             robust=robust, bias=bias, patch_mm=patch_mm)
+    made = restore_slices_to_folder(stacks, output, mask, settings, overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")

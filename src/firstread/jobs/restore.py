@@ -1,0 +1,101 @@
+"""Restoration of files: ``firstread restore slices``.
+
+    stacks, mask ─▶ case ─▶ chain ─▶ volume.nii.gz, slices.json, page.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from firstread.chains.fetus import fetus_chain
+from firstread.core.case import Case
+from firstread.core.errors import InputError
+from firstread.core.provenance import file_hash, peak_memory_mb, versions
+from firstread.core.records import HardLabels, Image, Rows
+from firstread.core.slices import SliceVolume
+from firstread.io.folder import check_free, new_folder
+from firstread.io.open import read as open_file
+from firstread.ops.resample import resample
+from firstread.report.slices import MARKER, SlicesReport, write
+from firstread.restore.slices_input import join_stacks
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SliceSettings:
+    """What a user can say: as the arguments of SliceToVolume; thickness_mm of all slices where files state none."""
+
+    resolution_mm: float = 0.8
+    thickness_mm: float | None = None
+    iterations: int = 3
+    robust: bool = True
+    bias: bool = True
+    patch_mm: float = 0.0
+
+
+def restore_slices(stacks: Sequence[Path], mask: Path | None = None, settings: SliceSettings | None = None, *,
+                   progress: Progress = lambda text: None) -> SlicesReport:
+    """One volume of several stacks.
+
+    mask: of the part that moves as one, drawn on one of the stacks, or anywhere in the same millimetres.
+
+    Raises InputError for fewer than two stacks or 4D files, GeometryError where stacks do not overlap, SignalError for
+    an empty mask, and whatever reading a file may raise.
+    """
+    settings = settings or SliceSettings()
+    started = time.perf_counter()
+    images = [_read(path, number, settings.thickness_mm, progress) for number, path in enumerate(stacks)]
+    joined = join_stacks(images)
+    records: dict[str, Image | HardLabels] = {"stacks": joined}
+    if mask is not None:
+        records["mask"] = _read_mask(mask)
+    chain = fetus_chain(resolution_mm=settings.resolution_mm, iterations=settings.iterations, robust=settings.robust,
+                        bias=settings.bias, patch_mm=settings.patch_mm, progress=progress)
+    with torch.no_grad():
+        case = chain(Case(records))
+    volume = cast(SliceVolume, case["volume"])
+    before = resample(images[volume.template].data[:, 0].float(), images[volume.template].grid, volume.grid)[0, 0]
+    hashes = tuple(file_hash(path) for path in stacks)
+    return SlicesReport(case, volume, before, hashes, None if mask is None else file_hash(mask), settings.resolution_mm,
+                        versions(), time.perf_counter() - started, peak_memory_mb())
+
+
+def restore_slices_to_folder(stacks: Sequence[Path], folder: Path, mask: Path | None = None,
+                             settings: SliceSettings | None = None, *, overwrite: bool = False,
+                             progress: Progress = lambda text: None) -> SlicesReport:
+    """Write ``volume.nii.gz``, ``slices.json`` and ``page.html``; whole or not at all."""
+    check_free(folder, marker=MARKER, overwrite=overwrite)
+    report = restore_slices(stacks, mask, settings, progress=progress)
+    with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
+        write(report, work)
+    return report
+
+
+def _read(path: Path, number: int, thickness_mm: float | None, progress: Progress) -> Image:
+    progress(f"opening stack {number + 1}: {path.name}")
+    image = open_file(path).case.get("image")
+    if not isinstance(image, Image):
+        raise InputError(f"{path.name}, which holds k-space", expected="a stack of images",
+                         remedy="reconstruct it first")
+    if image.data.shape[1] > 1:
+        raise InputError(f"{path.name} with {image.data.shape[1]} volumes (4D)", expected="one 3D stack of slices per "
+                         "file", remedy="split it, and give each volume as a stack of its own")
+    if thickness_mm is not None:
+        image = replace(image, grid=replace(image.grid, thickness_mm=torch.tensor([thickness_mm]).double()))
+    return replace(image, data=image.data.abs().float(), rows=Rows.subjects(1))
+
+
+def _read_mask(path: Path) -> HardLabels:
+    image = open_file(path).case.get("image")
+    if not isinstance(image, Image) or image.data.shape[1] > 1:
+        raise InputError(f"{path.name}, which is no 3D image", expected="a mask: a 3D file of zeros and ones",
+                         remedy="draw the mask on one of the stacks")
+    image.grid.require_mm("placing the mask")
+    return HardLabels(Rows.subjects(1), (image.data.abs() > 0.5).to(torch.uint8), image.grid, ("background", "region"))
