@@ -72,6 +72,18 @@ def test_raw_signal_in_reading_out_with_its_reconstruction(raw, tmp_path):
     assert all(step.weights for step in reading.case.trail if step.stage in ("cascade", "segment"))
 
 
+def test_raw_signal_is_read_with_adaptation_and_without_intervals_where_it_helped(raw, tmp_path):
+    reading = read_to_folder(raw, tmp_path / "out", Settings(adapt=2))
+    codes = {note.code for name in reading.case for note in reading.case[name].notes} | {n.code for n in reading.notes}
+    assert ("adapted" in codes) == ("no_intervals" in codes) and codes & {"adapted", "adaptation_rolled_back"}
+    assert json.loads((tmp_path / "out" / "reading.json").read_text())["input"]["stated"] == {"adapt": 2}
+
+
+def test_images_cannot_be_adapted_to(nifti, tmp_path, monkeypatch, capsys):
+    code, said = run(monkeypatch, capsys, "read", nifti, "--adapt", 5, "-o", tmp_path / "out")
+    assert code == 2 and "leave --adapt out" in said and not (tmp_path / "out").exists()
+
+
 def test_reading_twice_gives_the_same_numbers(nifti, tmp_path):
     one, two = (read_to_folder(nifti, tmp_path / n).case["phenotypes"].values["LVEDV"].value for n in ("a", "b"))
     assert torch.equal(one, two)

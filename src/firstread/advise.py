@@ -81,12 +81,12 @@ def advise(reading: Path, source: Path | None = None, question: Question | None 
     """Advice on a reading.
 
     reading: its folder; source: the file or folder that was read, found to be the same by its hash. Without it the
-    advice rests on the reading alone and says what it cannot tell. settings: as those of the reading.
+    advice rests on the reading alone and says what it cannot tell. settings: what is to differ from the reading's.
 
     Raises InputError where there is no reading or the source is another, and whatever reading the source may raise.
     """
-    question, settings = question or Question(), settings or Settings()
-    document = read_document(reading)
+    question, document = question or Question(), read_document(reading)
+    settings = (settings or Settings()).filled(document["input"].get("stated", {}))
     interval = _interval(document, question.endpoint)
     made: dict[str, Any] = {
         "schema": SCHEMA, "endpoint": question.endpoint,
@@ -102,12 +102,16 @@ def advise(reading: Path, source: Path | None = None, question: Question | None 
     if file_hash(source) != document["input"]["sha256"]:
         raise InputError(f"{source.name}, which is not what was read", expected="the input of this reading, by "
                          "its hash", remedy="give the file or folder that the reading was made of")
-    opened = open_file(source, axes=settings.axes, spacing_mm=settings.spacing_mm, series=settings.series)
+    opened = open_file(source, axes=settings.axes, variable=settings.variable, spacing_mm=settings.spacing_mm,
+                       series=settings.series)
     if (reason := no_heart(opened.case, opened.kind)) is not None:
         raise InputError(f"no measurement to advise on: {reason}", expected="a short-axis MR stack",
                          remedy="advise on the reading of a heart")
     raw = any(isinstance(record, KSpace) for record in opened.case.values())
     chain = heart_chain(raw=raw, weights=settings.weights, phase=settings.phase)
+    if settings.adapt:
+        made["cannot_tell"].append("The reading's reconstruction was fitted to this scan; the draws are made by the "
+                                   "network as it was before.")
     _same_weights(chain, document)
     return advise_case(opened.case, chain, question, made, seed=settings.seed, progress=progress)
 
@@ -137,7 +141,7 @@ def advise_case(case: Case, chain: Chain, question: Question, made: dict[str, An
              "shares": _shares(draws, seed)}
     unseen += [note.text for note in draws.notes if note.code == "noise_from_edges"]
     if question.endpoint not in made["shares"]:
-        made["cannot_tell"] = [*unseen, f"{question.endpoint} was not measured in every draw, or never differed."]
+        made["cannot_tell"] += [*unseen, f"{question.endpoint} was not measured in every draw, or never differed."]
         return Advice(made, None)
     volumes = draws.volumes_ml.flatten(0, 2)
     table = slice_frame_shares(volumes, question.endpoint)
@@ -152,7 +156,7 @@ def advise_case(case: Case, chain: Chain, question: Question, made: dict[str, An
             unseen.append(f"Which lines to measure next cannot be told: {error}")
     if made["interval"] is not None and made["interval"]["interval"] is not None:
         made["interval"]["seen"] = _seen(made["interval"], made["shares"][question.endpoint]["sd"])
-    return Advice({**made, "cannot_tell": unseen}, lines)
+    return Advice({**made, "cannot_tell": [*made["cannot_tell"], *unseen]}, lines)
 
 
 def advise_to_folder(reading: Path, folder: Path, source: Path | None = None, question: Question | None = None,

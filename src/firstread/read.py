@@ -6,25 +6,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 
 from firstread.chains.heart import heart_chain
 from firstread.core.case import Case
+from firstread.core.errors import InputError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.reading import Person, Reading
 from firstread.core.records import Image, KSpace, Note
+from firstread.core.stage import Chain
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import located
 from firstread.io.open import read as open_file
+from firstread.reconstruct.adapt import AdaptedCascade
+from firstread.reconstruct.cascade import Cascade
 from firstread.report.write import write
 from firstread.simulate import compare, read_truth, simulate_hearts
 from firstread.trust.intervals import ConformalIntervals
+from firstread.zoo.store import names
 
 MARKER = "reading.json"
 Progress = Callable[[str], None]
@@ -37,7 +42,8 @@ class Settings:
     axes: of a .npy or .mat array; variable: which array of a .mat file; spacing_mm: (z, y, x) where the file has none;
     series: which DICOM series; phase: of a single frame; sex, height_cm, weight_kg: override the file's; weights: of
     the segmentation, a name of the zoo or a file; truth: a subject's folder of ``firstread simulate``; identify: keep
-    the patient's name; seed: of all draws.
+    the patient's name; adapt: the most steps in which the reconstruction of raw signal is fitted to this scan, 0 for
+    none; seed: of all draws.
     """
 
     axes: str | None = None
@@ -51,7 +57,26 @@ class Settings:
     weights: str | None = None
     truth: Path | None = None
     identify: bool = False
+    adapt: int = 0
     seed: int = 0
+
+    def stated(self) -> dict[str, Any]:
+        """What was said about how to read the input, without what might name a person (paths, descriptions)."""
+        said = {"axes": self.axes, "variable": self.variable, "spacing_mm": self.spacing_mm and list(self.spacing_mm),
+                "series": self.series if self.series is not None and self.series.isdigit() else None,
+                "phase": self.phase, "weights": self.weights if self.weights in names() else None,
+                "adapt": self.adapt or None}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def filled(self, stated: Mapping[str, Any]) -> Settings:
+        """These, and where they are silent what another reading ``stated`` of its input.
+
+        >>> Settings(series="3").filled({"series": "1", "spacing_mm": [8, 1.5, 1.5]}).spacing_mm
+        (8, 1.5, 1.5)
+        """
+        known = {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()}
+        silent = {name: value for name, value in known.items() if not getattr(self, name)}
+        return replace(self, **silent)
 
 
 def read(source: Path, settings: Settings | None = None, *, progress: Progress = lambda text: None) -> Reading:
@@ -71,10 +96,15 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     else:
         raw = any(isinstance(record, KSpace) for record in done.values())
         chain = heart_chain(raw=raw, weights=settings.weights, phase=settings.phase)
+        if settings.adapt:
+            chain = adapted(chain, settings.adapt, raw=raw)
         with torch.inference_mode():
             done = chain(done, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
         if not any(isinstance(stage, ConformalIntervals) for stage in chain.steps):
             extra = (Note("no_intervals", "No intervals: none were calibrated for these weights."),)
+        elif any(note.code == "adapted" for note in done["image"].notes):
+            done = replace(done, records={**done.records, "phenotypes": done["phenotypes.point"]})
+            extra = (Note("no_intervals", "No intervals: they were calibrated without adaptation to the scan."),)
     errors: dict[str, float] = {}
     if truth:
         errors = compare(done, truth, analytic)
@@ -83,7 +113,8 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     kept = {name: record for name, record in done.items() if record.batch == rows and not name.endswith(".point")}
     name = source.name if settings.identify else f"{opened.kind} input"
     return Reading(replace(done, records=kept), _person(opened.person, settings), name, opened.kind, file_hash(source),
-                   versions(), time.perf_counter() - started, peak_memory_mb(), (*done.notes, *extra), errors)
+                   versions(), time.perf_counter() - started, peak_memory_mb(), (*done.notes, *extra), errors,
+                   settings.stated())
 
 
 def read_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,
@@ -106,6 +137,17 @@ def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
         subject = simulate_hearts(Path(home) / "heart", example=True, seed=seed)[0]
         settings = Settings(truth=subject, sex="F", height_cm=165, weight_kg=62, seed=seed)
         return read_to_folder(subject / "kspace.h5", folder, settings, overwrite=overwrite, progress=progress)
+
+
+def adapted(chain: Chain, steps: int, *, raw: bool) -> Chain:
+    """The chain whose reconstruction each scan fits to itself in at most ``steps`` steps, or undoes it.
+
+    Raises InputError for images, which have no lines to learn from.
+    """
+    if not raw or steps < 0:
+        raise InputError(f"{steps} steps of adaptation of an input of {'raw signal' if raw else 'images'}",
+                         expected="raw signal and one step or more", remedy="leave --adapt out, or give the raw file")
+    return chain.replacing("image", AdaptedCascade(network=cast(Cascade, chain.stage("image")).network, steps=steps))
 
 
 def no_heart(case: Case, kind: str) -> str | None:

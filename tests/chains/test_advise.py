@@ -13,6 +13,7 @@ from firstread.core.case import Case
 from firstread.core.errors import InputError
 from firstread.core.stage import Chain
 from firstread.io import pattern
+from firstread.read import Settings
 from firstread.reconstruct.direct import ZeroFilled
 from firstread.report.advice import advice_text
 
@@ -65,6 +66,14 @@ def test_images_say_that_the_stages_before_them_cannot_be_told():
     assert [e["stage"] for e in document["shares"]["LVEDV"]["stages"]] == ["segmentation"]
     assert document["lines"] is None and "not raw signal" in document["cannot_tell"][0]
     assert "cannot tell" in advice_text(document)
+
+
+def test_what_the_reading_stated_is_not_asked_again():
+    stated = {"axes": "time,coil,y,x", "spacing_mm": [8.0, 1.5, 1.5], "series": "2", "adapt": 10}
+    assert Settings(**{**stated, "spacing_mm": (8.0, 1.5, 1.5)}).stated() == stated
+    filled = Settings(series="3", seed=4).filled(stated)
+    assert (filled.axes, filled.spacing_mm, filled.series, filled.seed) == ("time,coil,y,x", (8.0, 1.5, 1.5), "3", 4)
+    assert Settings(series="Doe^Jane heart", weights="/home/doe/mine.safetensors").stated() == {}
 
 
 def test_another_scan_than_the_one_read_is_refused(tmp_path):

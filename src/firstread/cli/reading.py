@@ -36,6 +36,8 @@ def read(
     weights: Annotated[str | None, typer.Option(help="Segmentation weights: a name from `firstread zoo`, or a "
                                                 "file.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of `firstread simulate` with the known truth.")] = None,
+    adapt: Annotated[int, typer.Option(min=0, help="Most steps in which the reconstruction of raw signal is fitted to "
+                                       "this scan; undone where held-out lines say that it does not help.")] = 0,
     identify: Annotated[bool, typer.Option("--identify", help="Put the patient's name into the result.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -46,7 +48,7 @@ def read(
     settings = Settings(axes=axes, variable=variable, spacing_mm=numbers(spacing), series=series,
                         phase=phase.value if phase else None,
                         sex=sex.value if sex else None, height_cm=height_cm, weight_kg=weight_kg, weights=weights,
-                        truth=truth, identify=identify, seed=seed)
+                        truth=truth, identify=identify, adapt=adapt, seed=seed)
     reading = read_to_folder(source, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'reading.html'}  ({reading.seconds:.0f} s)")
 

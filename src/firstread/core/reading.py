@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from firstread.core.case import Case
 from firstread.core.records import Note
@@ -35,7 +35,8 @@ class Reading:
 
     case: its records by name (``image``, ``labels``, ``phenotypes``; from raw data also ``kspace``, ``zero_filled``;
     in simulations ``truth.image``, ``truth.labels``); input_name, input_hash: what was read (SHA-256);
-    versions: of everything that the result depends on; errors: reconstruction errors where the truth is known.
+    versions: of everything that the result depends on; errors: reconstruction errors where the truth is known;
+    stated: what the user said about the input, by name, without what might name a person.
     """
 
     case: Case
@@ -48,3 +49,4 @@ class Reading:
     peak_mb: float
     notes: tuple[Note, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
+    stated: Mapping[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Complex, Num
+from jaxtyping import Bool, Complex, Num, Shaped
 from torch import Tensor
 
 from firstread.core.errors import SettingError
@@ -164,7 +164,8 @@ def join_sets(x: Complex[Tensor, "batch time set z y x"]) -> Complex[Tensor, "ba
     return phase * (size.square() + others).clamp_min(tiny).sqrt()
 
 
-def at_slice(tensor: Num[Tensor, "batch time channel z y x"], number: int) -> Num[Tensor, "batch time channel 1 y x"]:
+def at_slice(tensor: Shaped[Tensor, "batch time channel z y x"], number: int
+             ) -> Shaped[Tensor, "batch time channel 1 y x"]:
     """One slice, or the tensor itself where it is the same for all.
 
     >>> at_slice(torch.zeros(1, 1, 1, 3, 2, 2), 1).shape
