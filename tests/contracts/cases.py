@@ -155,6 +155,18 @@ def wavelet() -> Contract:
     return Contract(Wavelet(iterations=4), {"kspace": kspace()}, "kspace")
 
 
+def locally_low_rank() -> Contract:
+    from firstread.reconstruct.sparse import LocallyLowRank
+
+    return Contract(LocallyLowRank(iterations=4, block=5), {"kspace": kspace()}, "kspace")
+
+
+def low_rank_plus_sparse() -> Contract:
+    from firstread.reconstruct.sparse import LowRankPlusSparse
+
+    return Contract(LowRankPlusSparse(iterations=4), {"kspace": kspace()}, "kspace")
+
+
 def espirit() -> Contract:
     from firstread.reconstruct.espirit import Espirit
 
@@ -165,6 +177,12 @@ def grappa() -> Contract:
     from firstread.reconstruct.grappa import Grappa
 
     return Contract(Grappa(lines=2, readout=3), {"kspace": kspace()}, "kspace")
+
+
+def compress_coils() -> Contract:
+    from firstread.reconstruct.coil_compression import CompressCoils
+
+    return Contract(CompressCoils(count=2), {"kspace": kspace()}, "kspace")
 
 
 def partial_kspace() -> KSpace:
@@ -423,7 +441,10 @@ CASES: dict[str, Callable[[], Contract]] = {
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
     "Wavelet": wavelet,
+    "LocallyLowRank": locally_low_rank,
+    "LowRankPlusSparse": low_rank_plus_sparse,
     "Espirit": espirit,
+    "CompressCoils": compress_coils,
     "Grappa": grappa,
     "Homodyne": homodyne,
     "POCS": pocs,

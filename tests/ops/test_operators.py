@@ -10,6 +10,7 @@ from firstread.ops.encoding import CartesianEncoding, expand, join_sets
 from firstread.ops.encoding_noncartesian import NonCartesianEncoding
 from firstread.ops.linear import LinearOp
 from firstread.ops.slice_profile import SectionProfile, SliceProfile
+from firstread.ops.variation import PLANE, TIME, Differences
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -56,6 +57,8 @@ OPERATORS["thick slices of a stack"] = (SliceProfile.between(STACK, STACK.resize
 OPERATORS["oblique sections of a volume"] = (
     SectionProfile(section=OBLIQUE, volume=Grid.from_spacing((9, 9, 10), (2.0, 2.0, 2.0), batch=2), thickness_mm=3.0),
     (2, 3, 1, 9, 9, 10))
+OPERATORS["differences in time"] = (Differences(TIME), IMAGE)
+OPERATORS["differences in the plane"] = (Differences(PLANE), IMAGE)
 OPERATORS["a trajectory of each frame, four coils"] = (_along((2, 3, 2, 4, 5), ("y", "x"), sets=1), IMAGE)
 OPERATORS["a trajectory through a volume, two sets"] = (_along((1, 1, 3, 4, 5), ("z", "y", "x"), sets=2),
                                                         (2, 3, 2, 2, 6, 5))

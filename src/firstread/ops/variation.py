@@ -1,4 +1,4 @@
-"""Total variation along time or space: the penalty, and a convergent primal-dual solver for least squares with it.
+"""Total variation along time or space: the penalty, and least squares with it by the primal-dual solver.
 
 Differences are circular: a heart cycle closes, and so does the field of view of a discrete Fourier transform.
 """
@@ -12,6 +12,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from firstread.core.errors import SettingError
+from firstread.ops.linear import LinearOp
+from firstread.ops.minimize import LeastSquares, Report, Solution, primal_dual
 
 TIME = (1,)
 PLANE = (-2, -1)
@@ -40,38 +42,61 @@ def total_variation(x: Num[Tensor, "batch *shape"], dims: Sequence[int] = TIME) 
     return _length([difference(x, dim) for dim in dims]).flatten(1).sum(dim=1)
 
 
+class Differences(LinearOp):
+    """``D x`` along ``dims``, stacked on a new first axis where there are several."""
+
+    def __init__(self, dims: Sequence[int] = TIME):
+        self.dims = tuple(dims)
+
+    def forward(self, x: Num[Tensor, "..."]) -> Num[Tensor, "..."]:
+        """``D x``."""
+        parts = [difference(x, dim) for dim in self.dims]
+        return parts[0] if len(parts) == 1 else torch.stack(parts)
+
+    def adjoint(self, y: Num[Tensor, "..."]) -> Num[Tensor, "..."]:
+        """``Dᴴ y``."""
+        if len(self.dims) == 1:
+            return difference_adjoint(y, self.dims[0])
+        first, *rest = (difference_adjoint(p, dim) for p, dim in zip(y, self.dims, strict=True))
+        return sum(rest, first)
+
+    def bound(self) -> float:
+        """``‖D‖² ≤ 4`` for each axis."""
+        return 4.0 * len(self.dims)
+
+
 def minimize_total_variation(gram: Callable[[Tensor], Tensor], rhs: Num[Tensor, "batch *shape"],
                              weight: Float[Tensor, "..."], *, bound: float, dims: Sequence[int] = TIME,
-                             iterations: int = 60, report: Callable[[int, Tensor], None] | None = None
-                             ) -> Num[Tensor, "batch *shape"]:
+                             iterations: int = 60, report: Report | None = None) -> Num[Tensor, "batch *shape"]:
     """``argmin_x ½‖E x - y‖² + λ TV(x)`` from ``EᴴE`` (gram) and ``Eᴴ y`` (rhs), beginning at rhs.
 
-    The proximal alternating predictor-corrector (Loris and Verhoeven 2011; Chen, Huang and Zhang 2013)::
+    As ``solve_total_variation``, without an end before the iterations.
+    """
+    return solve_total_variation(LeastSquares(gram, rhs, bound), weight, dims=dims, iterations=iterations,
+                                 tolerance=0.0, report=report).x
 
-        w = x - γ (EᴴE x - Eᴴy)
+
+def solve_total_variation(fit: LeastSquares, weight: Float[Tensor, "..."], *, dims: Sequence[int] = TIME,
+                          iterations: int = 60, tolerance: float = 1e-4, report: Report | None = None) -> Solution:
+    """``argmin_x ½‖E x - y‖² + λ TV(x)`` by ``ops.minimize.primal_dual``: with ``w = x - γ (EᴴE x - Eᴴy)``::
+
         p = P_λ(p + δ D (w - γ Dᴴ p))          P_λ: each |p| at most λ
         x = w - γ Dᴴ p
 
-    It converges for ``γ < 2 / ‖EᴴE‖`` and ``γ δ ‖D‖² ≤ 1``; the steps follow from ``bound ≥ ‖EᴴE‖`` and from
-    ``‖D‖² ≤ 4`` per axis. weight: λ, broadcast against rhs. dims: the axes of TV. report: called with the number of
-    the iteration and the image.
+    weight: λ, broadcast against the image. dims: the axes of TV. report: called with the number of the iteration and
+    the image. Sources: Loris and Verhoeven 2011; Chen, Huang and Zhang 2013.
     """
-    if iterations < 1 or not bound > 0 or not dims:
-        raise SettingError(f"{iterations} iterations, bound {bound}, axes {tuple(dims)}", remedy="correct the settings",
-                           expected="one iteration or more, a bound above zero, one axis or more")
-    step = 1.9 / bound
-    dual_step = 0.25 / (step * len(dims))
-    x, p, back = rhs, [torch.zeros_like(rhs) for _ in dims], torch.zeros_like(rhs)
-    for iteration in range(iterations):
-        w = torch.sub(x, gram(x) - rhs, alpha=step)
-        corrected = torch.sub(w, back, alpha=step)
-        p = _clip([torch.add(q, difference(corrected, dim), alpha=dual_step) for q, dim in zip(p, dims, strict=True)],
-                  weight)
-        back = _adjoint(p, dims)
-        x = torch.sub(w, back, alpha=step)
-        if report is not None:
-            report(iteration, x)
-    return x
+    if not dims:
+        raise SettingError("total variation along no axis", expected="one axis or more", remedy="correct `dims`")
+    differences = Differences(dims)
+
+    def project(p: Tensor, _: float) -> Tensor:
+        if len(dims) == 1:
+            return clip_magnitude(p, weight)
+        return torch.stack(_clip(p.unbind(0), weight))
+
+    return primal_dual(fit, project, differences, norm=differences.bound(), iterations=iterations,
+                       tolerance=tolerance, report=report)
 
 
 def clip_magnitude(p: Num[Tensor, "*shape"], largest: Float[Tensor, "..."]) -> Num[Tensor, "*shape"]:
@@ -85,7 +110,8 @@ def clip_magnitude(p: Num[Tensor, "*shape"], largest: Float[Tensor, "..."]) -> N
 
 def _clip(parts: Sequence[Tensor], largest: Tensor) -> list[Tensor]:
     """``p λ / sqrt(max(Σ |p|², λ²))``."""
-    square = sum(_square(p) for p in parts)
+    first, *rest = (_square(p) for p in parts)
+    square = sum(rest, first)
     floor = largest.to(square.dtype).square().clamp_min(torch.finfo(square.dtype).tiny)
     scale = largest / torch.maximum(square, floor).sqrt()
     return [p * scale for p in parts]
@@ -100,8 +126,3 @@ def _length(parts: Sequence[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0].abs()
     return torch.stack([p.abs() for p in parts]).norm(dim=0)
-
-
-def _adjoint(parts: Sequence[Tensor], dims: Sequence[int]) -> Tensor:
-    back = [difference_adjoint(p, dim) for p, dim in zip(parts, dims, strict=True)]
-    return back[0] if len(back) == 1 else torch.stack(back).sum(dim=0)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from jaxtyping import Complex, Float
+from torch import Tensor
+
 from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
+from firstread.ops.minimize import LeastSquares, Solution
 from firstread.ops.solve import solve
-from firstread.ops.variation import PLANE, TIME, minimize_total_variation
+from firstread.ops.variation import PLANE, TIME, solve_total_variation, total_variation
 from firstread.reconstruct.noncartesian import any_problem_of
 from firstread.reconstruct.problem import image_from, independent_axes
+from firstread.reconstruct.regularized import Choice, Regularized
 
 
 class CGSense(Stage):
@@ -42,52 +47,49 @@ class CGSense(Stage):
         return image_from(kspace, image)
 
 
-class _TotalVariation(Stage):
+class _TotalVariation(Regularized):
     """Least squares with total variation along ``dims``."""
 
-    result = "reconstruction"
     dims: ClassVar[tuple[int, ...]]
 
-    def __init__(self, *, regularization: float | int, iterations: int, calibration_lines: int):
-        super().__init__()
-        if regularization < 0 or iterations < 1:
-            raise SettingError(f"regularization {regularization}, {iterations} iterations",
-                               expected="λ ≥ 0, one iteration or more", remedy="correct the setting")
-        self.regularization, self.iterations = regularization, iterations
-        self.calibration_lines = calibration_lines
+    def solve(self, fit: LeastSquares, weight: Float[Tensor, "batch 1 1 1 1 1"]) -> Solution:
+        return solve_total_variation(fit, weight, dims=self.dims, iterations=self.iterations,
+                                     tolerance=self.tolerance)
 
-    def forward(self, kspace: KSpace) -> Image:
-        problem = any_problem_of(kspace, calibration_lines=self.calibration_lines)
-        image = minimize_total_variation(
-            problem.encoding.gram, problem.rhs(), self.regularization * problem.brightness(), dims=self.dims,
-            bound=problem.encoding.bound(), iterations=self.iterations)
-        return image_from(kspace, image)
+    def penalty(self, x: Complex[Tensor, "batch time channel z y x"]) -> Float[Tensor, " batch"]:
+        """``TV(x)``."""
+        return total_variation(x, self.dims)
 
 
 class TemporalTV(_TotalVariation):
     """Least squares with temporal total variation: ``min_x ½‖E x - y‖² + λ Σ |x_{t+1} - x_t|``, circular in time.
 
-    regularization: λ, relative to the brightness of the image (99th percentile of the time average).
-    iterations: of the primal-dual method; its step sizes follow from the coils.
+    regularization: λ, relative to the brightness of the image (99th percentile of the time average), or None:
+        ``choice`` finds it.
+    iterations, tolerance: when to stop (``ops.minimize.primal_dual``); the step sizes follow from the coils.
 
     Reads a KSpace, writes the complex Image "reconstruction". The gradient runs through the iterations.
     """
 
     dims = TIME
 
-    def __init__(self, *, regularization: float | int = 3e-2, iterations: int = 60, calibration_lines: int = 32):
-        super().__init__(regularization=regularization, iterations=iterations, calibration_lines=calibration_lines)
+    def __init__(self, *, regularization: float | int | None = 3e-2, iterations: int = 60,
+                 tolerance: float | int = 1e-4, choice: Choice = "sure", calibration_lines: int = 32):
+        super().__init__(regularization=regularization, iterations=iterations, tolerance=tolerance, choice=choice,
+                         calibration_lines=calibration_lines)
 
 
 class SpatialTV(_TotalVariation):
     """Least squares with in-plane total variation, frame by frame, for single images (Block, Uecker and Frahm 2007).
 
-    ``min_x ½‖E x - y‖² + λ Σ sqrt(|D_y x|² + |D_x x|²)``; regularization and iterations as in TemporalTV.
+    ``min_x ½‖E x - y‖² + λ Σ sqrt(|D_y x|² + |D_x x|²)``; settings as in TemporalTV.
 
     Reads a KSpace, writes the complex Image "reconstruction".
     """
 
     dims = PLANE
 
-    def __init__(self, *, regularization: float | int = 2e-2, iterations: int = 100, calibration_lines: int = 32):
-        super().__init__(regularization=regularization, iterations=iterations, calibration_lines=calibration_lines)
+    def __init__(self, *, regularization: float | int | None = 2e-2, iterations: int = 100,
+                 tolerance: float | int = 1e-4, choice: Choice = "sure", calibration_lines: int = 32):
+        super().__init__(regularization=regularization, iterations=iterations, tolerance=tolerance, choice=choice,
+                         calibration_lines=calibration_lines)
