@@ -431,6 +431,34 @@ def slice_to_volume() -> Contract:
                     {"stacks": join_stacks(made.images), "mask": mask}, "stacks")
 
 
+def denoise_tv() -> Contract:
+    from firstread.restore.denoise import DenoiseTV
+
+    return Contract(DenoiseTV(iterations=4), {"image": blob()}, "image")
+
+
+def denoise_pca() -> Contract:
+    from firstread.restore.denoise import DenoisePCA
+
+    return Contract(DenoisePCA(), {"image": blob(frames=4)})
+
+
+def noise2self() -> Contract:
+    from firstread.restore.noise2self import Noise2Self
+
+    return Contract(Noise2Self(steps=2, width=4, depth=2), {"image": blob(frames=2)})
+
+
+def denoise() -> Contract:
+    from firstread.nets.denoise import FFDNet
+    from firstread.restore.denoise import Denoise
+
+    torch.manual_seed(0)
+    network = FFDNet(width=4, depth=2)
+    torch.nn.init.normal_(network.layers[-1].weight)
+    return Contract(Denoise(network=network.eval()), {"image": blob()}, "image")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "RepeatNoise": repeat_noise,
@@ -470,6 +498,10 @@ CASES: dict[str, Callable[[], Contract]] = {
     "LaplaceHead": laplace_head,
     "ShiftGuard": shift_guard,
     "DescribeImage": describe_image,
+    "DenoiseTV": denoise_tv,
+    "DenoisePCA": denoise_pca,
+    "Noise2Self": noise2self,
+    "Denoise": denoise,
     "Upsample": upsample,
     "ModelSuperResolution": model_super_resolution,
     "LearnedSuperResolution": learned_super_resolution,

@@ -1,0 +1,125 @@
+"""Denoising: what each method promises on signals of known noise, and bad input."""
+
+import pytest
+import torch
+
+from firstread.core.errors import SettingError, SignalError
+from firstread.core.geometry import Grid
+from firstread.core.keys import Key
+from firstread.core.records import Image, Rows
+from firstread.core.stage import Stage
+from firstread.nets.denoise import FFDNet
+from firstread.ops.noise import local_pca, noise_components, noise_level
+from firstread.restore.denoise import Denoise, DenoisePCA, DenoiseTV
+from firstread.restore.noise2self import Noise2Self, masks, without_centre
+
+
+def discs(frames: int = 1, size: int = 48) -> torch.Tensor:
+    """Two discs whose brightness changes over the frames, ``[1, frames, 1, 1, y, x]``."""
+    y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
+    one, two = (((y - a).square() + (x - b).square() < r * r).float() for a, b, r in ((16, 18, 9), (32, 30, 8)))
+    time = torch.linspace(0, 1, frames)[:, None, None]
+    return (0.2 + one * (1 - 0.5 * time) + two * (0.4 + 0.3 * time))[None, :, None, None]
+
+
+def image(data: torch.Tensor) -> Image:
+    return Image(Rows.subjects(len(data)), data, Grid.from_spacing((data.shape[3], *data.shape[4:]), (8.0, 1.5, 1.5)))
+
+
+def run(stage: Stage, given: Image) -> Image:
+    return stage(given, Key(0, "test")) if stage.random else stage(given)
+
+
+def noisy(data: torch.Tensor, sd: float = 0.1) -> torch.Tensor:
+    return data + sd * torch.randn(data.shape, generator=torch.Generator().manual_seed(0), dtype=data.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_the_noise_level_is_found(dtype):
+    data = noisy(discs(6, 64).to(dtype), 0.1)
+    part = 0.1 if dtype == torch.float32 else 0.1 / 2**0.5
+    assert noise_level(data.flatten(0, 3)).mean().item() == pytest.approx(part, rel=0.1)
+
+
+def test_pure_noise_has_no_component_and_its_variance_is_found():
+    x = 0.3 * torch.randn(20, 12, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.eigvalsh(x @ x.mT / 400).flip(1)
+    count, variance = noise_components(values, 400)
+    assert count.max() <= 1 and variance.mean().item() == pytest.approx(0.09, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_local_pca_keeps_the_series_and_takes_most_noise(dtype):
+    clean = discs(16, 24).to(dtype)
+    data = noisy(clean)
+    made = DenoisePCA(window=5)(image(data)).data
+    assert (made - clean).abs().square().mean() < 0.4 * (data - clean).abs().square().mean()
+    level = local_pca(data[0, :, 0, 0], window=5)[1]
+    assert level.median().item() == pytest.approx(0.1, rel=0.2)
+
+
+def test_total_variation_takes_noise_and_no_noise_changes_nothing():
+    clean = discs()
+    data = noisy(clean)
+    made = DenoiseTV()(image(data)).data
+    assert (made - clean).square().mean() < 0.4 * (data - clean).square().mean()
+    torch.testing.assert_close(DenoiseTV(noise=0.0)(image(data)).data, data, atol=1e-6, rtol=0)
+
+
+def test_masks_partition_and_a_hidden_pixel_is_not_seen():
+    parts = masks((9, 10), 4)
+    assert parts.int().sum(dim=0).eq(1).all()
+    first, second = torch.rand(2, 1, 1, 9, 10)
+    mixed = torch.where(parts[5], second, first)
+    torch.testing.assert_close(without_centre(first, parts[5])[..., parts[5]],
+                               without_centre(mixed, parts[5])[..., parts[5]])
+
+
+def test_noise2self_is_nearer_to_the_truth_without_having_seen_it():
+    clean = discs()
+    data = noisy(clean, 0.15)
+    stage = Noise2Self(steps=150, width=12, depth=3)
+    made = stage(image(data), Key(0, "test")).data
+    assert (made - clean).square().mean() < 0.6 * (data - clean).square().mean()
+    assert torch.equal(stage(image(data), Key(0, "test")).data, made)
+
+
+def test_an_untrained_network_is_the_identity():
+    data = noisy(discs())
+    torch.testing.assert_close(Denoise(network=FFDNet(channels=1, width=4, depth=2))(image(data)).data, data)
+    both = data + 0.3j
+    torch.testing.assert_close(Denoise(network=FFDNet(channels=2, width=4, depth=2))(image(both)).data, both)
+
+
+@pytest.mark.parametrize("stage", [DenoiseTV(), DenoisePCA(), Noise2Self(steps=1), Denoise(network=FFDNet(width=2))],
+                         ids=lambda s: s.name)
+def test_numbers_that_are_none_are_refused(stage):
+    data = discs(3)
+    data[0, 0, 0, 0, 3, 3] = torch.nan
+    with pytest.raises(SignalError, match="no numbers"):
+        run(stage, image(data))
+
+
+@pytest.mark.parametrize("stage", [DenoiseTV(), Noise2Self(steps=1)], ids=lambda s: s.name)
+def test_magnitudes_are_told_of_their_bias(stage):
+    assert [n.code for n in run(stage, image(discs())).notes] == ["rician_bias"]
+    assert not run(stage, image(discs() + 0j)).notes
+
+
+def test_a_network_for_one_size_takes_odd_ones_and_its_gradient_is_right():
+    torch.manual_seed(0)
+    net = FFDNet(channels=1, width=3, depth=2).double()
+    torch.nn.init.normal_(net.layers[-1].weight)
+    x = torch.rand(1, 1, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(net, (x, torch.tensor([0.3], dtype=torch.float64, requires_grad=True)))
+
+
+def test_bad_settings():
+    for wrong in (lambda: DenoiseTV(noise=-1.0), lambda: DenoiseTV(strength=-1), lambda: DenoisePCA(window=1),
+                  lambda: Noise2Self(steps=0), lambda: Denoise(network=FFDNet(), noise=-0.1), lambda: FFDNet(depth=1)):
+        with pytest.raises(SettingError):
+            wrong()
+    with pytest.raises(SettingError, match="1 frames"):
+        DenoisePCA()(image(discs()))
+    with pytest.raises(SettingError, match="planes of"):
+        Noise2Self()(image(discs()[..., :3, :3]), Key(0, "test"))
