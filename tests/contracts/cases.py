@@ -459,6 +459,12 @@ def denoise() -> Contract:
     return Contract(Denoise(network=network.eval()), {"image": blob()}, "image")
 
 
+def remove_ringing() -> Contract:
+    from firstread.restore.gibbs import RemoveRinging
+
+    return Contract(RemoveRinging(shifts=3), {"image": blob()}, "image")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "Encode": encode,
     "RepeatNoise": repeat_noise,
@@ -502,6 +508,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "DenoisePCA": denoise_pca,
     "Noise2Self": noise2self,
     "Denoise": denoise,
+    "RemoveRinging": remove_ringing,
     "Upsample": upsample,
     "ModelSuperResolution": model_super_resolution,
     "LearnedSuperResolution": learned_super_resolution,
