@@ -8,7 +8,8 @@ from typing import Protocol, cast, runtime_checkable
 
 from firstread.core.errors import InputError
 
-MODULES = {"direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
+MODULES = {"denoise": "denoise",
+           "direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
            "heart-d5-c10-s": "heart_d5_c10_s", "heart-recurrent": "heart_recurrent",
            "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook",
            "heart-superres": "heart_superres", "heart-superres-shape": "heart_superres_shape", "modl": "modl",
