@@ -11,6 +11,7 @@ import torch
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Features, Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
+from firstread.core.sinogram import FanBeam, ParallelBeam, Sinogram
 from firstread.core.stage import Stage
 
 if TYPE_CHECKING:
@@ -465,7 +466,37 @@ def remove_ringing() -> Contract:
     return Contract(RemoveRinging(shifts=3), {"image": blob()}, "image")
 
 
+def body() -> Image:
+    """A CT of a disc of water with an insert."""
+    grid = Grid.from_spacing((2, 16, 16), (5.0, 12.0, 12.0))
+    x, y, _ = grid.points_mm()[0].unbind(-1)
+    inside, insert = torch.sigmoid((80 - (x**2 + y**2).sqrt()) / 4), torch.sigmoid((20 - (x - 30).abs() - y.abs()) / 4)
+    return Image(Rows.subjects(1), (1000 * inside - 1000 + 200 * insert)[None, None, None].float(), grid)
+
+
+def rays() -> Sinogram:
+    from firstread.acquire.ct import ScanCT
+
+    beam = ParallelBeam.uniform(views=18, bins=24, bin_mm=9.0)
+    return ScanCT(beam=beam, photons=1e5)(body(), Key(1, "scan_ct"))
+
+
+def scan_ct() -> Contract:
+    from firstread.acquire.ct import ScanCT
+
+    beam = FanBeam.uniform(views=12, bins=24, bin_mm=18.0, source_mm=500.0, detector_mm=1000.0)
+    return Contract(ScanCT(beam=beam, photons=1e5), {"image": body()}, "image")
+
+
+def filtered_backprojection() -> Contract:
+    from firstread.reconstruct.ct import FilteredBackprojection
+
+    return Contract(FilteredBackprojection(), {"sinogram": rays()}, "sinogram")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
+    "FilteredBackprojection": filtered_backprojection,
+    "ScanCT": scan_ct,
     "Encode": encode,
     "RepeatNoise": repeat_noise,
     "EncodeTrajectory": encode_trajectory,

@@ -6,9 +6,11 @@ from torch import Tensor
 
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
+from firstread.core.sinogram import FanBeam, ParallelBeam
 from firstread.ops.encoding import CartesianEncoding, expand, join_sets
 from firstread.ops.encoding_noncartesian import NonCartesianEncoding
 from firstread.ops.linear import LinearOp
+from firstread.ops.projection import Projection
 from firstread.ops.slice_profile import SectionProfile, SliceProfile
 from firstread.ops.variation import PLANE, TIME, Differences
 
@@ -62,6 +64,11 @@ OPERATORS["differences in the plane"] = (Differences(PLANE), IMAGE)
 OPERATORS["a trajectory of each frame, four coils"] = (_along((2, 3, 2, 4, 5), ("y", "x"), sets=1), IMAGE)
 OPERATORS["a trajectory through a volume, two sets"] = (_along((1, 1, 3, 4, 5), ("z", "y", "x"), sets=2),
                                                         (2, 3, 2, 2, 6, 5))
+OPERATORS["parallel rays"] = (Projection(
+    beam=ParallelBeam.uniform(views=7, bins=9, bin_mm=1.5, offset_mm=0.4), shape=(6, 5), spacing_mm=(1.5, 2.0)), IMAGE)
+OPERATORS["a fan of rays"] = (Projection(
+    beam=FanBeam.uniform(views=8, bins=9, bin_mm=3.0, source_mm=30.0, detector_mm=60.0), shape=(6, 5),
+    spacing_mm=(1.5, 2.0)), IMAGE)
 OPERATORS["composed with an adjoint"] = (
     OPERATORS["lines along y, four coils"][0].H @ OPERATORS["lines along y, four coils"][0], IMAGE)
 
