@@ -1,6 +1,7 @@
 """`firstread reconstruct` as a user meets it: every raw format in, image and page out, mistakes in one sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,8 +14,10 @@ import torch
 from firstread import cli
 from firstread.acquire.coils import LoopCoils
 from firstread.acquire.mri import Encode
-from firstread.acquire.sampling import VariableDensity
-from firstread.chains.reconstruct import METHODS, methods_table
+from firstread.acquire.sampling import FullySampled, VariableDensity
+from firstread.chains.reconstruct import METHODS, method_of, methods_table, reconstruct_chain
+from firstread.core.case import Case
+from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Rows
@@ -106,6 +109,85 @@ def test_regularization_reaches_the_stage(kspace, tmp_path, monkeypatch, capsys)
         tmp_path / "out")
     found = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
     assert "regularization=0.5" in found["trail"][1]["settings"]
+
+
+def test_a_regularization_can_be_chosen_from_the_data(kspace, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", kspace.data[0, 0, :, 0].numpy())
+    code, said = run(monkeypatch, capsys, "reconstruct", tmp_path / "a.npy", "--axes", "coil,y,x", "--method", "tv",
+                     "--regularization", "auto", "-o", tmp_path / "out")
+    assert code == 0, said
+    found = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
+    assert any("by sure" in note["text"] for note in found["warnings"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_table_runs_on_a_cine_that_suits_it(kspace, image, name):
+    taken = kspace
+    if name in ("homodyne", "pocs", "grappa"):  # one run of lines; every second
+        mask = torch.zeros(1, 1, 1, 1, SIZE, 1)
+        mask[..., :SIZE // 2 + 8, :] = 1
+        if name == "grappa":
+            mask[..., 1::2, :], mask[..., SIZE // 2 - 8:SIZE // 2 + 8, :] = 0, 1
+            mask[..., ::2, :] = 1
+        sampling = Encode(coils=LoopCoils(count=COILS), sampling=FullySampled(), snr=100.0)
+        full = sampling(image, Key(0, "encode"))
+        taken = replace(full, data=full.data * mask, mask=mask)
+    if name == "gridding":
+        with pytest.raises(SettingError, match="--trajectory"):
+            method_of(name, taken)
+        return
+    with torch.inference_mode():
+        made = reconstruct_chain(method_of(name, taken))(Case({"kspace": taken}))
+    assert set(made) >= {"kspace", "image"}
+    assert (made["image"].data.abs() - image.data).norm() < 0.35 * image.data.norm(), name
+
+
+def radial(kspace_of_point: tuple[float, float], spokes: int = 40, samples: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Places (shot, sample, yx) in cycles per field of view, and two coils' signal of one bright pixel (y, x)."""
+    angle = np.pi * np.arange(spokes)[:, None] / spokes
+    radius = np.arange(samples) - samples // 2
+    places = np.stack([radius * 0.5 * np.sin(angle), radius * 0.5 * np.cos(angle)], axis=-1)
+    y, x = kspace_of_point
+    signal = np.exp(-2j * np.pi * (places[..., 0] * y + places[..., 1] * x) / 32) / 32
+    return places.astype(np.float32), np.stack([signal, 0.5j * signal]).astype(np.complex64)
+
+
+def test_a_trajectory_puts_a_point_where_it_is_from_npy_and_bart(tmp_path, monkeypatch, capsys):
+    places, signal = radial((5.0, -9.0))
+    np.save(tmp_path / "places.npy", places)
+    np.save(tmp_path / "signal.npy", signal)
+    three = np.stack([places[..., 1], places[..., 0], 0 * places[..., 0]])  # x, y, z
+    for name, array in (("traj", three.transpose(0, 2, 1)), ("data", signal.transpose(2, 1, 0)[None])):
+        sizes = (*array.shape, *[1] * (16 - array.ndim))
+        (tmp_path / f"{name}.hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
+        (tmp_path / f"{name}.cfl").write_bytes(array.astype("<c8").tobytes(order="F"))
+    made = []
+    for data, where, options in (("signal.npy", "places.npy", ("--axes", "coil,shot,sample")), ("data", "traj", ())):
+        out = tmp_path / f"out {data}"
+        code, said = run(monkeypatch, capsys, "reconstruct", tmp_path / data, *options, "--trajectory",
+                         tmp_path / where, "--matrix", "32,32", "--method", "gridding", "-o", out)
+        assert code == 0, said
+        made.append(np.squeeze(nibabel.load(out / "image.nii.gz").get_fdata()).T)
+    assert np.unravel_index(made[0].argmax(), (32, 32)) == (16 + 5, 16 - 9)
+    np.testing.assert_allclose(made[1], made[0], atol=1e-5 * made[0].max())
+
+
+def test_a_trajectory_that_does_not_fit_is_one_sentence(kspace, tmp_path, monkeypatch, capsys):
+    places, signal = radial((0.0, 0.0), spokes=6, samples=16)
+    np.save(tmp_path / "signal.npy", signal)
+    np.save(tmp_path / "cut.npy", places[:, :-1])
+    np.save(tmp_path / "flat.npy", places[..., 0])
+    np.save(tmp_path / "places.npy", places)
+    base = ("reconstruct", tmp_path / "signal.npy", "--axes", "coil,shot,sample", "-o", tmp_path / "out")
+    for extra, words in ((("--trajectory", tmp_path / "cut.npy"), ("(6, 15)", "(6, 16)")),
+                         (("--trajectory", tmp_path / "flat.npy"), ("a trajectory of shape",)),
+                         (("--trajectory", tmp_path / "none.npy"), ("nothing at none.npy",)),
+                         (("--trajectory", tmp_path / "places.npy", "--matrix", "8"), ("matrix", "2 sizes")),
+                         (("--trajectory", tmp_path / "places.npy", "--matrix", "8,a"), ("--matrix '8,a'",)),
+                         (("--trajectory", tmp_path / "places.npy", "--method", "grappa"), ("grappa", "trajectory")),
+                         (("--trajectory", tmp_path / "places.npy", "--axes", "coil,y,x"), ("coil,shot,sample",))):
+        one_sentence(*run(monkeypatch, capsys, *base, *extra), *words)
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_table_names_every_method_once():

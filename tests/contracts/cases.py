@@ -180,6 +180,12 @@ def grappa() -> Contract:
     return Contract(Grappa(lines=2, readout=3), {"kspace": kspace()}, "kspace")
 
 
+def combine_coils() -> Contract:
+    from firstread.reconstruct.direct import CombineCoils
+
+    return Contract(CombineCoils(), {"kspace": kspace()}, "kspace")
+
+
 def compress_coils() -> Contract:
     from firstread.reconstruct.coil_compression import CompressCoils
 
@@ -509,6 +515,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "LocallyLowRank": locally_low_rank,
     "LowRankPlusSparse": low_rank_plus_sparse,
     "Espirit": espirit,
+    "CombineCoils": combine_coils,
     "CompressCoils": compress_coils,
     "Grappa": grappa,
     "Homodyne": homodyne,

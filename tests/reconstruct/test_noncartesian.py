@@ -6,13 +6,16 @@ import numpy
 import pytest
 import torch
 
+from firstread.acquire.active import measure_lines
 from firstread.acquire.coils import GaussianCoils
 from firstread.acquire.mri_trajectory import EncodeTrajectory
+from firstread.acquire.repeat import edge_covariance
 from firstread.acquire.trajectories import Radial, Spiral
 from firstread.core.errors import SettingError, SignalError, UnsupportedError
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Rows
+from firstread.io.mrd_encode import acquisitions_of
 from firstread.nets.cascade import DeepCascade
 from firstread.ops.solve import conjugate_gradient
 from firstread.reconstruct.cascade import Cascade
@@ -160,10 +163,16 @@ def test_misfits_are_refused_when_the_record_is_made(image):
         replace(kspace, data=kspace.data.expand(-1, -1, -1, 2, -1, -1))
 
 
+def full_lines(kspace: KSpace) -> KSpace:
+    return measure_lines(kspace, torch.ones(1, 2, 1, 9))
+
+
 def test_what_needs_lines_refuses_trajectories_and_says_so(image):
     kspace = measured(image, Radial(shots=9))
     network = DeepCascade(cascades=1, depth=2, width=4)
-    for use in (ZeroFilled(), Cascade(network=network), estimate_sensitivities):
+    quiet = replace(kspace, noise_covariance=None)
+    for use in (ZeroFilled(), Cascade(network=network), estimate_sensitivities, acquisitions_of, full_lines,
+                lambda _: edge_covariance(quiet)):
         with pytest.raises(UnsupportedError, match=r"trajectory for .*Cartesian"):
             use(kspace)
 

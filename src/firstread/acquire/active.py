@@ -31,6 +31,7 @@ class Policy(Protocol):
 
 def measure_lines(full: KSpace, mask: Num[Tensor, "batch time z lines"]) -> KSpace:
     """What a scan of these lines of fully sampled k-space gives, ``y = M k``; differentiable in the mask."""
+    full.require_cartesian("a choice of lines")
     whole = mask[:, :, None, :, :, None]
     return replace(full, data=whole * full.data, mask=whole)
 

@@ -44,6 +44,7 @@ def edge_covariance(kspace: KSpace, *, share: float = 0.06) -> Complex[Tensor, "
 
     Raises SignalError where fewer samples than twice the coils are there.
     """
+    kspace.require_cartesian("the noise at the edges of the readout")
     width = max(1, round(share * kspace.data.shape[-1] / 2))
     found = []
     for data, mask in zip(kspace.data.detach(), kspace.mask.detach() != 0, strict=True):

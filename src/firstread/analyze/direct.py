@@ -107,6 +107,7 @@ class SegmentFromKSpace(_Cine):
 
     def inputs(self, kspace: KSpace) -> Float[Tensor, "rows time channel fy fx"]:
         """What the networks see: for training them by themselves."""
+        kspace.require_cartesian("reading without images")
         data, mask = kspace.data, kspace.mask
         if not bool(torch.isfinite(torch.view_as_real(data.detach())).all()) or not bool((mask != 0).any()):
             raise SignalError("k-space with NaN, or without a measured sample", expected="finite samples, one or more",

@@ -1,7 +1,7 @@
 """K-space to image by the name of a method: the one table of methods, their defaults and what they need.
 
     kspace ─┬▶ zero_filled
-            └▶ image
+            └▶ (coil maps, filled lines) ─▶ image
 """
 
 from __future__ import annotations
@@ -9,58 +9,104 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import get_args
 
 from firstread.chains.heart import RECONSTRUCTION
 from firstread.core.errors import SettingError
 from firstread.core.records import KSpace
 from firstread.core.stage import Chain, Stage
 from firstread.nets.cascade import DeepCascade
+from firstread.nets.varnet import VariationalNetwork
 from firstread.reconstruct.cascade import Cascade
-from firstread.reconstruct.direct import ZeroFilled
+from firstread.reconstruct.direct import CombineCoils, ZeroFilled
+from firstread.reconstruct.espirit import Espirit
+from firstread.reconstruct.grappa import Grappa
 from firstread.reconstruct.iterative import CGSense, SpatialTV, TemporalTV
+from firstread.reconstruct.noncartesian import Gridding
+from firstread.reconstruct.partial_fourier import POCS, Homodyne
+from firstread.reconstruct.regularized import Choice
+from firstread.reconstruct.sparse import LocallyLowRank, LowRankPlusSparse, Wavelet
+from firstread.reconstruct.varnet import VarNet
 from firstread.zoo.store import load
 
-Build = Callable[[float | None], Stage]
+Weight = float | str | None
 DEFAULT = "cs"
+CHOICES: tuple[str, ...] = get_args(Choice)
 
 
 @dataclass(frozen=True)
 class Method:
     """A way from k-space to image.
 
-    summary: one line; build: the stage, from a regularization (None: the method's default); default: that default in
-    words, None for a method without a regularization; coils, frames: how many it needs at least; caution: what a
+    summary: one line; build: its stages, from a regularization (a number; a way to choose it; None: the default);
+    default: that default in words, None for a method without a regularization; automatic: it can be chosen from the
+    data; coils, frames: how many are needed at least; trajectory: takes k-space along a trajectory; caution: what a
     reader of its images must know.
     """
 
     summary: str
-    build: Build
+    build: Callable[[Weight], tuple[Stage, ...]]
     default: str | None = None
+    automatic: bool = False
     coils: int = 1
     frames: int = 1
+    trajectory: bool = False
     caution: str | None = None
 
 
-def _regularized(stage: Callable[..., Stage]) -> Build:
-    return lambda weight: stage() if weight is None else stage(regularization=weight)
+def _fixed(*stages: Callable[[], Stage]) -> Callable[[Weight], tuple[Stage, ...]]:
+    return lambda weight: tuple(stage() for stage in stages)
 
 
-def _cascade(weight: float | None) -> Stage:
+def _weighted(stage: Callable[..., Stage], *before: Callable[[], Stage]) -> Callable[[Weight], tuple[Stage, ...]]:
+    def build(weight: Weight) -> tuple[Stage, ...]:
+        if weight is None:
+            last = stage()
+        elif isinstance(weight, str):
+            last = stage(regularization=None, choice=weight)
+        else:
+            last = stage(regularization=weight)
+        return (*(make() for make in before), last)
+
+    return build
+
+
+def _cascade() -> Stage:
     stored = load(RECONSTRUCTION)
     return Cascade(network=DeepCascade.from_weight(stored.card["network"], stored.state))
 
 
+def _varnet() -> Stage:
+    stored = load("varnet")
+    return VarNet(network=VariationalNetwork.from_weight(stored.card["network"], stored.state))
+
+
 _SIMULATED = "Learned from simulated hearts: on other anatomy and contrast it was not measured."
+_GENERAL = "Learned from simulated objects and coils: it may smooth detail, or show some that was not measured."
+_BRIGHTNESS = "λ = {} of the image's brightness"
 
 METHODS: Mapping[str, Method] = MappingProxyType({
-    "zero-filled": Method("what was not measured is zero", lambda weight: ZeroFilled()),
-    "sense": Method("least squares over the coils by conjugate gradients, min ‖Ex - y‖² + λ‖x‖²",
-                    _regularized(CGSense), "λ = 0.01 of EᴴE's largest eigenvalue", coils=2),
-    "tv": Method("least squares with in-plane total variation, frame by frame", _regularized(SpatialTV),
-                 "λ = 0.02 of the image's brightness"),
-    "temporal-tv": Method("least squares with total variation along time", _regularized(TemporalTV),
-                          "λ = 0.03 of the image's brightness", frames=2),
-    "cascade": Method("deep cascade with data consistency, default weight", _cascade, caution=_SIMULATED),
+    "zero-filled": Method("what was not measured is zero", _fixed(ZeroFilled)),
+    "gridding": Method("adjoint with density compensation, for trajectories", _fixed(Gridding), trajectory=True),
+    "sense": Method("least squares over the coils by conjugate gradients, min ‖Ex - y‖² + λ‖x‖²", _weighted(CGSense),
+                    "λ = 0.01 of EᴴE's largest eigenvalue", coils=2, trajectory=True),
+    "espirit": Method("ESPIRiT coil maps, then as sense", _weighted(CGSense, Espirit),
+                      "λ = 0.01 of EᴴE's largest eigenvalue", coils=2),
+    "grappa": Method("missing lines filled by kernels fitted on the centre", _fixed(Grappa, CombineCoils), coils=2),
+    "homodyne": Method("partial Fourier by homodyne detection", _fixed(Homodyne, CombineCoils)),
+    "pocs": Method("partial Fourier by projections onto convex sets", _fixed(POCS, CombineCoils)),
+    "tv": Method("least squares with in-plane total variation, frame by frame", _weighted(SpatialTV),
+                 _BRIGHTNESS.format(0.02), automatic=True, trajectory=True),
+    "temporal-tv": Method("least squares with total variation along time", _weighted(TemporalTV),
+                          _BRIGHTNESS.format(0.03), automatic=True, frames=2, trajectory=True),
+    "wavelet": Method("least squares with sparse wavelet coefficients", _weighted(Wavelet), _BRIGHTNESS.format(0.01),
+                      automatic=True, trajectory=True),
+    "llr": Method("least squares with blocks of low rank over time", _weighted(LocallyLowRank),
+                  _BRIGHTNESS.format(0.01), automatic=True, frames=2, trajectory=True),
+    "lowrank-sparse": Method("low rank plus sparse over time", _weighted(LowRankPlusSparse), _BRIGHTNESS.format(0.01),
+                             automatic=True, frames=2, trajectory=True),
+    "cascade": Method("deep cascade with data consistency, default weight", _fixed(_cascade), caution=_SIMULATED),
+    "varnet": Method("variational network, frame by frame, default weight", _fixed(_varnet), coils=2, caution=_GENERAL),
 })
 COMPRESSED_SENSING = {"one frame": "tv", "a cine": "temporal-tv"}
 
@@ -68,7 +114,7 @@ COMPRESSED_SENSING = {"one frame": "tv", "a cine": "temporal-tv"}
 def method_of(name: str, kspace: KSpace) -> str:
     """The method's own name: ``cs`` is the compressed sensing that suits the data.
 
-    Raises SettingError for an unknown method, or one that needs more coils or frames than there are.
+    Raises SettingError for an unknown method, or one that does not fit the coils, the frames or the trajectory.
     """
     if name == "cs":
         name = COMPRESSED_SENSING["a cine" if kspace.data.shape[1] > 1 else "one frame"]
@@ -80,26 +126,57 @@ def method_of(name: str, kspace: KSpace) -> str:
         raise SettingError(f"{frames} frame(s) and {coils} coil(s) for method {name!r}",
                            expected=f"{method.frames} frame(s) and {method.coils} coil(s) or more",
                            remedy="choose another method, such as tv")
+    if kspace.trajectory is not None and not method.trajectory:
+        able = ", ".join(n for n, m in METHODS.items() if m.trajectory)
+        raise SettingError(f"k-space along a trajectory for method {name!r}", expected=f"one of {able}",
+                           remedy="choose one of these")
+    if kspace.trajectory is None and name == "gridding":
+        raise SettingError("Cartesian k-space for method 'gridding'", expected="k-space along a trajectory",
+                           remedy="give --trajectory, or choose zero-filled")
     return name
 
 
-def reconstruct_chain(name: str, *, regularization: float | None = None) -> Chain:
-    """The chain of ``firstread reconstruct``: the zero-filled image is kept beside that of ``name``.
+def regularization_of(text: str | None, name: str, kspace: KSpace) -> Weight:
+    """A regularization as a user states it: a number, ``auto`` or a way to choose it; None for the default.
 
-    Raises SettingError for a regularization that is negative or that the method does not have.
+    ``auto``: Stein's unbiased risk for Cartesian data, the L-curve along a trajectory. Raises SettingError for a number that is
+    negative or not finite, and for what the method does not have.
+    """
+    if text is None:
+        return None
+    method = METHODS[name]
+    having = ", ".join(n for n, m in METHODS.items() if m.default is not None)
+    wrong = SettingError(f"regularization {text} for method {name!r}", expected=f"a number of zero or more, for one of "
+                         f"{having}; or auto, {', '.join(CHOICES)} where it can be chosen", remedy="correct it, "
+                         "or leave --regularization out")
+    if method.automatic and text in ("auto", *CHOICES):
+        return text if text != "auto" else "sure" if kspace.trajectory is None else "l-curve"
+    try:
+        weight = float(text)
+    except ValueError:
+        raise wrong from None
+    if method.default is None or not 0 <= weight < float("inf"):
+        raise wrong
+    return weight
+
+
+def reconstruct_chain(name: str, weight: Weight = None, *, trajectory: bool = False) -> Chain:
+    """The chain of ``firstread reconstruct``: the zero-filled (or gridded) image is kept beside that of ``name``.
 
     >>> print(reconstruct_chain("sense").describe())
     zero_filled(kspace: KSpace) -> zero_filled
     cgsense(kspace: KSpace) -> image
     """
-    method = METHODS[name]
-    if regularization is not None and (method.default is None or not 0 <= regularization < float("inf")):
-        having = ", ".join(n for n, m in METHODS.items() if m.default is not None)
-        raise SettingError(f"regularization {regularization} for method {name!r}", expected="zero or more, for one of "
-                           f"{having}", remedy="leave --regularization out")
-    stage = method.build(regularization).using(reads={"kspace": "kspace"}, writes="image")
-    steps = (stage,) if name == "zero-filled" else (ZeroFilled(), stage)
-    return Chain(*steps).eval()
+    *before, last = METHODS[name].build(weight)
+    chain, record = [], "kspace"
+    for stage in before:
+        chain.append(stage.using(reads={"kspace": record}))
+        record = chain[-1].writes
+    chain.append(last.using(reads={"kspace": record}, writes="image"))
+    if name not in ("zero-filled", "gridding"):
+        direct = Gridding() if trajectory else ZeroFilled()
+        chain.insert(0, direct.using(reads={"kspace": "kspace"}, writes="zero_filled"))
+    return Chain(*chain).eval()
 
 
 def methods_table() -> str:
@@ -108,11 +185,12 @@ def methods_table() -> str:
     >>> methods_table().splitlines()[1].split()[0]
     'zero-filled'
     """
-    lines = [f"{'cs':14} compressed sensing that suits the data: {COMPRESSED_SENSING['one frame']} for one frame, "
+    lines = [f"{'cs':15} compressed sensing that suits the data: {COMPRESSED_SENSING['one frame']} for one frame, "
              f"{COMPRESSED_SENSING['a cine']} for a cine (the default)"]
     for name, method in METHODS.items():
         needs = [f"{n} {what} or more" for n, what in ((method.coils, "coils"), (method.frames, "frames")) if n > 1]
-        extra = [f"default {method.default}"] if method.default else []
+        extra = [f"default {method.default}{', or chosen: auto' if method.automatic else ''}"] if method.default else []
         extra += [f"needs {', '.join(needs)}"] if needs else []
-        lines.append(f"{name:14} {method.summary}" + (f" ({'; '.join(extra)})" if extra else ""))
+        extra += ["also along a trajectory"] if method.trajectory and name != "gridding" else []
+        lines.append(f"{name:15} {method.summary}" + (f" ({'; '.join(extra)})" if extra else ""))
     return "\n".join(lines)

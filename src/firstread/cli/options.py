@@ -27,6 +27,19 @@ def numbers(text: str | None) -> tuple[float, float, float] | None:
     return z, y, x
 
 
+def sizes(text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers of an option, such as y,x; None for None."""
+    from firstread.core.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--matrix {text!r}", expected="whole numbers y,x or z,y,x",
+                         remedy="write it as --matrix 256,256") from None
+
+
 def say(text: str) -> None:
     """Progress, on stderr."""
     typer.echo(text, err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from firstread.cli.options import Overwrite, Seed, Variable, numbers, say
+from firstread.cli.options import Overwrite, Seed, Variable, numbers, say, sizes
 
 
 class Mask(StrEnum):
@@ -21,7 +21,11 @@ def reconstruct(
                                                   "twix file.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the result.")] = None,
     method: Annotated[str, typer.Option(help="A name of --list-methods.")] = "cs",
-    regularization: Annotated[float | None, typer.Option(help="Absent: the method's default.")] = None,
+    regularization: Annotated[str | None, typer.Option(help="A number, auto, discrepancy, sure or l-curve; "
+                                                       "absent: the method's default.")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Places of samples along a trajectory, in cycles per field of "
+                                                    "view: .npy or .mat (shot, sample, yx), BART .cfl.")] = None,
+    matrix: Annotated[str | None, typer.Option(help="Image size y,x or z,y,x along a trajectory.")] = None,
     axes: Annotated[str | None, typer.Option(help="Axes of a .npy or .mat array, such as coil,y,x.")] = None,
     variable: Variable = None,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
@@ -44,8 +48,9 @@ def reconstruct(
                          remedy="see `firstread reconstruct --help`")
     from firstread.jobs.reconstruct import Settings, reconstruct_to_folder
 
-    settings = Settings(method=method, regularization=regularization, axes=axes, variable=variable,
-                        spacing_mm=numbers(spacing), complex_parts=complex_parts, identify=identify, seed=seed)
+    settings = Settings(method=method, regularization=regularization, trajectory=trajectory, matrix=sizes(matrix),
+                        axes=axes, variable=variable, spacing_mm=numbers(spacing), complex_parts=complex_parts,
+                        identify=identify, seed=seed)
     made = reconstruct_to_folder(source, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.1f} s)")
 

@@ -15,6 +15,7 @@ _NOISE_SAMPLES = 256
 
 def acquisitions_of(kspace: KSpace) -> tuple[layout.Header, np.ndarray, list[np.ndarray]]:
     """Header, acquisition headers and lines (float32, real and imaginary in turn) of one subject's k-space."""
+    kspace.require_cartesian("an ISMRMRD file")
     batch, frames, coils, depth, height, width = kspace.data.shape
     volume = "z" in kspace.fourier_axes
     if not {"y", "x"} <= set(kspace.fourier_axes) or (volume and batch > 1):

@@ -83,15 +83,8 @@ def read_bart(path: Path, *, spacing_mm: Spacing | None = None) -> KSpace:
 
     READ is x, PHS1 y, PHS2 z (then encoded), SLICE z, COIL the coil; one of TE, TIME and TIME2 may run over frames.
     """
-    base = path.with_suffix("")
-    sizes = _bart_sizes(base.with_suffix(".hdr"))
-    stored = base.with_suffix(".cfl")
-    if not stored.is_file():
-        raise FormatError("a BART header without its .cfl file", expected="NAME.hdr and NAME.cfl side by side",
-                          remedy="copy both")
-    if stored.stat().st_size != 8 * prod(sizes):
-        raise FormatError(f"a BART file of {stored.stat().st_size} bytes", expected=f"{8 * prod(sizes)}, as its header "
-                          "says", remedy="it is cut off or damaged: copy it again")
+    array = load_bart(path)
+    sizes = array.shape
     named = dict(zip(_BART, sizes, strict=True))
     times = [name for name in _BART_TIME if named[name] > 1]
     used = {"READ", "PHS1", "PHS2", "COIL", "SLICE", *times[:1]}
@@ -100,7 +93,6 @@ def read_bart(path: Path, *, spacing_mm: Spacing | None = None) -> KSpace:
         raise UnsupportedError(f"a BART file with several entries along {', '.join(over) or 'PHS2 and SLICE'}",
                                expected="READ, PHS1, COIL, PHS2 or SLICE, and one of TE, TIME, TIME2",
                                remedy="take one with `bart slice`")
-    array = np.fromfile(stored, dtype="<c8").reshape(sizes[::-1]).transpose()
     depth = "PHS2" if named["PHS2"] > 1 else "SLICE"
     order = [times[0] if times else "TIME", "COIL", depth, "PHS1", "READ"]
     rest = [name for name in _BART if name not in order]
@@ -113,15 +105,36 @@ def read_bart(path: Path, *, spacing_mm: Spacing | None = None) -> KSpace:
     return kspace_of(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
 
 
+def load_bart(path: Path) -> np.ndarray:
+    """BART's array, with all of its 16 axes in their order.
+
+    Raises FormatError where header or data are missing or do not fit.
+    """
+    base = path.with_suffix("")
+    sizes = _bart_sizes(base.with_suffix(".hdr"))
+    stored = base.with_suffix(".cfl")
+    if not stored.is_file():
+        raise FormatError("a BART header without its .cfl file", expected="NAME.hdr and NAME.cfl side by side",
+                          remedy="copy both")
+    if stored.stat().st_size != 8 * prod(sizes):
+        raise FormatError(f"a BART file of {stored.stat().st_size} bytes", expected=f"{8 * prod(sizes)}, as its header "
+                          "says", remedy="it is cut off or damaged: copy it again")
+    return np.fromfile(stored, dtype="<c8").reshape(sizes[::-1]).transpose()
+
+
 def read_npy(path: Path, *, axes: str | None, spacing_mm: Spacing | None = None) -> KSpace | Image:
     """A .npy array whose axes are stated, such as ``time,coil,y,x``: k-space where one is ``coil``, else an image.
 
     Axes: time, coil (or channel), z, y, x; ``kz`` instead of ``z`` where k-space is encoded along it too.
     """
-    return record_of(_load_npy(path), axes, spacing_mm)
+    return record_of(load_npy(path), axes, spacing_mm)
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def load_npy(path: Path) -> np.ndarray:
+    """The array of a .npy file.
+
+    Raises FormatError for a damaged file, UnsupportedError for one without numbers.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except PermissionError:

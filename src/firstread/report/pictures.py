@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor
 
+from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace, Labels
 
 SLICES_SHOWN = 120
@@ -127,6 +128,20 @@ def sampling(kspace: KSpace) -> Bool[np.ndarray, "time y x"]:
     mask = kspace.mask[0, :, 0] != 0
     mask = mask[:, mask.shape[1] // 2].cpu()
     return mask.expand(times, height, width).numpy()
+
+
+def places(kspace: KSpace) -> Bool[np.ndarray, "time y x"]:
+    """Which cells of k-space (y, x), one cycle per field of view each, a trajectory passes, in every frame."""
+    if kspace.trajectory is None:
+        raise SettingError("Cartesian k-space", expected="k-space along a trajectory", remedy="show its mask")
+    where = kspace.trajectory[0, :, -2:].detach().cpu()
+    height, width = kspace.grid.shape[-2:]
+    cells = torch.zeros(where.shape[0], height, width, dtype=torch.bool)
+    y, x = (where[:, axis].flatten(1).round().long() + size // 2 for axis, size in enumerate((height, width)))
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    for frame in range(where.shape[0]):
+        cells[frame, y[frame][inside[frame]], x[frame][inside[frame]]] = True
+    return cells.numpy()
 
 
 def _sprite(frames: UInt8[np.ndarray, "time channel y x"], scale: float, quality: int) -> Sprite:

@@ -11,7 +11,17 @@ from jaxtyping import Float
 from firstread.core.case import Case
 from firstread.core.records import Image, KSpace
 from firstread.report.document import find
-from firstread.report.pictures import coloured, magnitude, picture, sampling, slice_places, sprites, to_grey, window
+from firstread.report.pictures import (
+    coloured,
+    magnitude,
+    picture,
+    places,
+    sampling,
+    slice_places,
+    sprites,
+    to_grey,
+    window,
+)
 
 PANEL_BYTES = 400_000
 ERROR_GAIN = 5
@@ -26,29 +36,32 @@ def raw_part(case: Case) -> dict[str, Any] | None:
     kspace = find(case, "kspace", KSpace)
     if kspace is None:
         return None
-    mask = sampling(kspace)
+    along = kspace.trajectory is not None
+    mask = places(kspace) if along else sampling(kspace)
     images = {name: find(case, name, Image) for name, _ in PICTURES}
     stacks = {name: _middle(image) for name, image in images.items() if image is not None}
     truth = stacks.get("truth.image")
     if truth is not None:
         stacks = {name: scaled_to(stack, truth) for name, stack in stacks.items()}
     panels = []
+    titles = dict(PICTURES) | ({"zero_filled": "Gridded"} if along else {})
     if stacks:
         grey_window = window(truth if truth is not None else stacks.get("image", next(iter(stacks.values()))))
         panels = [{"title": title, "note": None,
                    **vars(sprites(stacks[name], budget_bytes=PANEL_BYTES, grey_window=grey_window)[0])}
-                  for name, title in PICTURES if name in stacks]
+                  for name, title in titles.items() if name in stacks]
         panels += [_error_panel(stacks[name], truth, grey_window[1], title)
                    for name, title in (("zero_filled", "zero-filled"), ("image", "reconstruction"))
                    if truth is not None and name in stacks and stacks[name].shape == truth.shape]
     sampled = float(mask.mean())
     lines = np.asarray(np.any(mask, axis=2))
     return {
-        "panels": panels, "coils": kspace.data.shape[2], "frames": mask.shape[0],
+        "panels": panels, "coils": kspace.data.shape[2], "frames": kspace.data.shape[1],
         "matrix": f"{mask.shape[2]} × {mask.shape[1]}",
+        "samples": f"{kspace.data.shape[-2]} × {kspace.data.shape[-1]}" if along else None,
         "sampled_percent": f"{100 * sampled:.1f}", "acceleration": f"{1 / sampled:.1f}" if sampled > 0 else None,
         "plane": picture(to_grey(mask[0].astype(np.float32), 0.0, 1.0)),
-        "lines": picture(to_grey(np.float32(1) * lines.T, 0.0, 1.0)) if mask.shape[0] > 1 else None,
+        "lines": picture(to_grey(np.float32(1) * lines.T, 0.0, 1.0)) if mask.shape[0] > 1 and not along else None,
     }
 
 
