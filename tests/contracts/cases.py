@@ -231,6 +231,30 @@ def adapted_cascade() -> Contract:
     return Contract(stage, {"kspace": kspace(frames=8)}, "kspace")
 
 
+def denoiser() -> torch.nn.Module:
+    """An untrained denoiser whose last layer is not zero."""
+    from firstread.nets.score import CineDenoiser
+
+    torch.manual_seed(0)
+    net = CineDenoiser(widths=(4, 4))
+    torch.nn.init.normal_(net.tail.weight, std=0.02)
+    return net.eval()
+
+
+def plug_and_play() -> Contract:
+    from firstread.reconstruct.plug_and_play import PlugAndPlay
+
+    return Contract(PlugAndPlay(network=denoiser(), levels=2, iterations=2, steps=3), {"kspace": kspace()}, "kspace")
+
+
+def posterior() -> Contract:
+    from firstread.reconstruct.iterative import TemporalTV
+    from firstread.reconstruct.posterior import Posterior
+
+    stage = Posterior(network=denoiser(), start=TemporalTV(iterations=3), levels=2, steps=3)
+    return Contract(stage, {"kspace": kspace()}, "kspace")
+
+
 def varnet() -> Contract:
     from firstread.nets.varnet import VariationalNetwork
     from firstread.reconstruct.varnet import VarNet
@@ -522,6 +546,8 @@ CASES: dict[str, Callable[[], Contract]] = {
     "POCS": pocs,
     "Cascade": cascade,
     "AdaptedCascade": adapted_cascade,
+    "PlugAndPlay": plug_and_play,
+    "Posterior": posterior,
     "VarNet": varnet,
     "Recurrent": recurrent,
     "MoDL": modl,

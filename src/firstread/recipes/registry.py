@@ -10,7 +10,7 @@ from firstread.core.errors import InputError
 
 MODULES = {"denoise": "denoise",
            "direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
-           "heart-d5-c10-s": "heart_d5_c10_s", "heart-recurrent": "heart_recurrent",
+           "heart-d5-c10-s": "heart_d5_c10_s", "heart-prior": "heart_prior", "heart-recurrent": "heart_recurrent",
            "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook",
            "heart-superres": "heart_superres", "heart-superres-shape": "heart_superres_shape", "modl": "modl",
            "varnet": "varnet", "varnet-ssdu": "varnet_ssdu"}
