@@ -456,7 +456,7 @@ def slice_to_volume() -> Contract:
     protocol = Protocol(stacks=3, thickness_mm=8.0, gap_mm=0.0, pixel_mm=6.0, drop_outs=0.0, outliers=0.0)
     made = acquire_stacks(head, 4.0, motion=MILD, protocol=protocol)
     grid = made.images[0].grid
-    inside = mask_on(brain, 4.0, grid, made.poses[0])[None, None, None].to(torch.uint8)
+    inside = mask_on(brain, 4.0, grid, made.poses[:1])[None, None, None].to(torch.uint8)
     mask = HardLabels(Rows.subjects(1), inside, grid, ("background", "brain"))
     return Contract(SliceToVolume(resolution_mm=6.0, iterations=1),
                     {"stacks": join_stacks(made.images), "mask": mask}, "stacks")

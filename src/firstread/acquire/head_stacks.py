@@ -103,11 +103,12 @@ def acquire_stacks(head: Float[Tensor, "z y x"], spacing_mm: float, *, motion: M
     return Stacks(tuple(images), torch.cat(poses), tuple(stack), tuple(faults))
 
 
-def mask_on(brain: Bool[Tensor, "z y x"], spacing_mm: float, grid: Grid, pose: Float[Tensor, "4 4"]
+def mask_on(brain: Bool[Tensor, "z y x"], spacing_mm: float, grid: Grid, poses: Float[Tensor, "#slice 4 4"]
             ) -> Bool[Tensor, "slice v u"]:
-    """The brain as it lies in a grid when the head is at ``pose``."""
+    """The brain as it lies in a stack's grid, with the head at one pose or at one for every slice."""
     points = grid.points_mm()[0]
-    return _at(brain.float(), spacing_mm, points @ pose[:3, :3].T + pose[:3, 3]) > 0.5
+    turned = points @ poses[:, None, :3, :3].transpose(-1, -2)
+    return _at(brain.float(), spacing_mm, turned + poses[:, None, None, :3, 3]) > 0.5
 
 
 def _grid(protocol: Protocol, number: int, generator: torch.Generator) -> Grid:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from firstread.core.errors import SettingError
 from firstread.core.records import Image
+
+OUTSIDE = "does not show the region of interest"
+State = Literal["used", "excluded", "outside"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,3 +45,9 @@ class SliceVolume(Image):
                                                                        for t in tables):
             raise SettingError(f"tables of other lengths than {count} slices", expected="one entry for every slice",
                                remedy="give poses, weights, ncc, scales, number and reasons of every slice")
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """Of every slice: used, excluded for a reason, or outside the region of interest."""
+        return tuple("used" if not reason else "outside" if reason == OUTSIDE else "excluded"
+                     for reason in self.reasons)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
@@ -139,16 +138,21 @@ def gaussian_kernel(sd: float) -> Float[Tensor, " taps"]:
 
 
 def smooth_volume(x: Float[Tensor, "channel z y x"], kernel: Float[Tensor, " taps"]) -> Float[Tensor, "channel z y x"]:
-    """Separable smoothing with zeros outside; for a symmetric kernel its own adjoint."""
+    """Separable smoothing with zeros outside, by products with banded matrices; its own adjoint for a symmetric kernel.
+    """
     if len(kernel) == 1:
         return x
-    taps, reach = kernel.to(x), len(kernel) // 2
-    x = x[:, None]
-    for axis in range(3):
-        size, padding = [1, 1, 1], [0, 0, 0]
-        size[axis], padding[axis] = len(kernel), reach
-        x = F.conv3d(x, taps.reshape(1, 1, *size), padding=padding)
-    return x[:, 0]
+    along_z, along_y, along_x = (_banded(kernel.to(x), n) for n in x.shape[1:])
+    planes = along_y @ (x @ along_x.T)
+    return (along_z @ planes.flatten(2)).reshape(x.shape)
+
+
+def _banded(kernel: Tensor, count: int) -> Tensor:
+    """``K[i, j] = kernel[j - i + middle]``, ``[count, count]``."""
+    place = torch.arange(count)
+    offset = place - place[:, None] + len(kernel) // 2
+    inside = (offset >= 0) & (offset < len(kernel))
+    return torch.where(inside, kernel[offset.clamp(0, len(kernel) - 1)], torch.zeros_like(kernel[:1]))
 
 
 def profile_nodes(rest_mm: Float[Tensor, "slice 2"], spacing_mm: float

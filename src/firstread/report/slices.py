@@ -60,7 +60,6 @@ def slices_document(report: SlicesReport) -> dict[str, Any]:
     for row, digest in enumerate(report.hashes):
         own = [i for i, s in enumerate(volume.stack) if s == row]
         stacks.append({"stack": row + 1, "sha256": digest, "slices": [_slice(volume, i, moves) for i in own]})
-    excluded = [i for i, reason in enumerate(volume.reasons) if reason]
     return {
         "schema": SCHEMA, "statement": STATEMENT,
         "volume": {"file": "volume.nii.gz", "shape_zyx": list(volume.grid.shape), "spacing_mm": report.resolution_mm,
@@ -68,7 +67,8 @@ def slices_document(report: SlicesReport) -> dict[str, Any]:
         "template": {"stack": volume.template + 1, "reason": volume.template_reason},
         "mask_sha256": report.mask_hash,
         "pose": "4 x 4, LPS+ millimetres of the scan to those of the volume",
-        "used": len(volume.stack) - len(excluded), "excluded": len(excluded), "stacks": stacks,
+        "used": volume.states.count("used"), "excluded": volume.states.count("excluded"),
+        "outside": volume.states.count("outside"), "stacks": stacks,
         "warnings": [{"code": n.code, "text": n.text, "severity": n.severity} for n in report.case.notes],
         "trail": [{"stage": s.stage, "settings": s.settings, "seconds": round(s.seconds, 2)}
                   for s in report.case.trail],
@@ -103,14 +103,12 @@ def page(report: SlicesReport, document: Mapping[str, Any]) -> str:
         own = [i for i, s in enumerate(volume.stack) if s == stack["stack"] - 1]
         rows.append({"number": stack["stack"], "cells": stack["slices"], "path": _path(moves[own, 0], _top(moves, 0)),
                      "turn": _path(moves[own, 1], _top(moves, 1)),
-                     "used": sum(s["reason"] == "" for s in stack["slices"]),
-                     "shown": sum(not s["reason"].startswith("does not show") for s in stack["slices"])})
-    shown = [s for row in rows for s in row["cells"] if not s["reason"].startswith("does not show")]
-    left_out = [(row["number"], s) for row in rows for s in row["cells"]
-                if s["reason"] and not s["reason"].startswith("does not show")]
+                     "used": sum(s["state"] == "used" for s in stack["slices"]),
+                     "shown": sum(s["state"] != "outside" for s in stack["slices"])})
+    left_out = [(row["number"], s) for row in rows for s in row["cells"] if s["state"] == "excluded"]
     return environment.get_template("slices.html").render(
         css=Markup(_asset("page.css")), statement=STATEMENT, document=document, rows=rows, left_out=left_out,
-        shown=len(shown), top_mm=_top(moves, 0), top_deg=_top(moves, 1),
+        top_mm=_top(moves, 0), top_deg=_top(moves, 1),
         views=list(zip(("plane of the template", "across it", "across it, turned"),
                        views(report.before.detach().float().cpu().numpy()), views(after), strict=True)))
 
@@ -133,7 +131,7 @@ def views(volume: Float[np.ndarray, "z y x"]) -> list[str]:
 def _slice(volume: SliceVolume, i: int, moves: Tensor) -> dict[str, Any]:
     assert volume.poses is not None and volume.weights is not None
     assert volume.ncc is not None and volume.scales is not None
-    return {"slice": volume.number[i] + 1, "used": volume.reasons[i] == "", "reason": volume.reasons[i],
+    return {"slice": volume.number[i] + 1, "state": volume.states[i], "reason": volume.reasons[i],
             "weight": round(float(volume.weights[0, i]), 3), "ncc": round(float(volume.ncc[0, i]), 3),
             "scale": round(float(volume.scales[0, i]), 3), "moved_mm": round(float(moves[i, 0]), 2),
             "turned_deg": round(float(moves[i, 1]), 2), "pose": _rounded(volume.poses[0, i])}

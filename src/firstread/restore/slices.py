@@ -142,9 +142,8 @@ class SliceToVolume(Stage):
         if bool(((normal @ normal[0]).abs() > 0.95).all()):
             notes.append(Note("parallel_stacks", "All stacks have the same orientation: detail across their slices "
                               "comes from none of them."))
-        assert made.weights is not None
-        left_out = sum(reason != "" and not reason.startswith("does not show") for reason in made.reasons)
-        shown = sum(not reason.startswith("does not show") for reason in made.reasons)
+        left_out = made.states.count("excluded")
+        shown = left_out + made.states.count("used")
         if left_out > 0.3 * shown:
             notes.append(Note("many_excluded", f"{left_out} of {shown} slices were excluded."))
         return notes

@@ -12,7 +12,7 @@ from firstread.ops.resample import sample
 from firstread.ops.rigid import about, angle_degrees, exponential
 from firstread.restore.slices_input import SliceSet
 from firstread.restore.slices_intensity import smooth_plane
-from firstread.restore.slices_register import COARSE, FEW, MIDDLE, Level, Targets, best_of, refine, with_gradient
+from firstread.restore.slices_register import COARSE, MIDDLE, Level, Targets, best_of, refine, with_gradient
 
 GROUP_PIXELS = 3000
 TURN_DEG = 25.0
@@ -117,7 +117,7 @@ def targets_of(slices: SliceSet, level: Level, weights: Float[Tensor, "slice v u
         places, shares = torch.zeros(1).double(), torch.ones(1)
     nodes = (rest[:, None, None] * places[None, :, None] * normal[:, None]).float()
     return Targets(weighted[pick].flatten(1), weights[pick].flatten(1), slices.points()[pick].flatten(1, 2), nodes,
-                   shares)
+                   shares).compact()
 
 
 def _grouped(targets: Targets, group: Int[Tensor, " slice"], poses: Float[Tensor, "slice 4 4"]) -> Targets:
@@ -187,10 +187,11 @@ def _neighbours(slices: SliceSet, poses: Tensor, step: int) -> Tensor:
 
 
 def _grown(mask: Tensor, voxels: float) -> Tensor:
-    size = 2 * max(0, round(voxels)) + 1
-    grown = torch.nn.functional.max_pool3d(mask.float()[None, None], size, 1, size // 2) if size > 1 else \
-        mask.float()[None, None]
+    """Grown by a cube of ``voxels`` to each side."""
+    reach = max(0, round(voxels))
+    grown = mask.float()[None, None]
+    for axis in range(3):
+        size, padding = [1, 1, 1], [0, 0, 0]
+        size[axis], padding[axis] = 2 * reach + 1, reach
+        grown = torch.nn.functional.max_pool3d(grown, size, 1, padding)
     return grown[0, 0]
-
-
-__all__ = ["FEW", "align_slices", "align_stacks", "mask_weights", "targets_of"]

@@ -50,6 +50,14 @@ class Targets:
     nodes: Float[Tensor, "group node 3"]
     node_weights: Float[Tensor, " node"]
 
+    def compact(self) -> Targets:
+        """Without pixels that do not count, as far as the fullest group allows."""
+        counts = self.weights > 0
+        most = max(1, int(counts.sum(dim=1).max()))
+        first = torch.argsort(counts.to(torch.uint8), dim=1, descending=True, stable=True)[:, :most]
+        return Targets(self.values.gather(1, first), self.weights.gather(1, first),
+                       self.points.gather(1, first[..., None].expand(-1, -1, 3)), self.nodes, self.node_weights)
+
 
 def with_gradient(volume: Float[Tensor, "z y x"], spacing_mm: float, smooth_mm: float) -> Float[Tensor, "4 z y x"]:
     """The smoothed volume and its derivatives along x, y, z per millimetre."""
@@ -128,13 +136,14 @@ def _normal_equations(volume: Tensor, spacing_mm: float, targets: Targets, y: Te
     w = targets.weights
     v, count, length = _standard(seen[0], w)
     centre = (w[..., None] * places).sum(dim=1) / count
-    slope = seen[1:].movedim(0, -1)
-    turn = torch.linalg.cross(places - centre[:, None], slope)
-    jacobian = torch.cat((turn, slope), dim=-1)
-    jacobian = (jacobian - (w[..., None] * jacobian).sum(dim=1, keepdim=True) / count[..., None]) / length[..., None]
-    along = torch.einsum("gp,gpi->gi", w * v, jacobian)
-    weighted = w[..., None] * jacobian
-    hessian = torch.bmm(weighted.transpose(1, 2), jacobian) - along[:, :, None] * along[:, None]
+    dx, dy, dz = seen[1:]
+    x, y_mm, z = (places - centre[:, None]).unbind(dim=-1)
+    jacobian = torch.stack((y_mm * dz - z * dy, z * dx - x * dz, x * dy - y_mm * dx, dx, dy, dz), dim=1)
+    mean = torch.bmm(jacobian, w[..., None]) / count[..., None]
+    jacobian = (jacobian - mean) / length[..., None]
+    weighted = w[:, None] * jacobian
+    along = torch.bmm(weighted, v[..., None])[..., 0]
+    hessian = torch.bmm(weighted, jacobian.transpose(1, 2)) - along[:, :, None] * along[:, None]
     ncc = (w * y * v).sum(dim=1)
-    right = torch.einsum("gpi,gp->gi", weighted, y) - ncc[:, None] * along
+    right = torch.bmm(weighted, y[..., None])[..., 0] - ncc[:, None] * along
     return ncc.double(), hessian.double(), right.double(), centre.double()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from firstread.core.records import Image, Note
+from firstread.core.slices import OUTSIDE
 from firstread.ops.slice_sampling import SliceSampling
 from firstread.restore.slices_input import SliceSet
 from firstread.restore.slices_loop import Fit
@@ -34,7 +35,7 @@ def describe(stacks: Image, slices: SliceSet, fit: Fit, still: Tensor, frame: Fr
     for index, key in enumerate(place):
         i = known.get(key)
         if i is None or (float(pixels[i]) <= FEW and float(fit.weights[i]) < KEPT and float(fit.ncc[i]) == 0):
-            reasons.append("does not show the region of interest")
+            reasons.append(OUTSIDE)
             if i is not None:
                 poses[index] = fit.poses[i]
             continue
@@ -52,4 +53,4 @@ def _reason(weight: float, ncc: float, scale: float) -> str:
         return ""
     if scale <= SCALE_RANGE[0] or scale >= SCALE_RANGE[1]:
         return f"signal {'lost' if scale >= SCALE_RANGE[1] else 'far too high'} (to be multiplied by {scale:.2g})"
-    return f"does not fit the volume (cross-correlation {ncc:.2f})"
+    return f"does not fit the volume (cross-correlation {ncc:.2f}, weight {weight:.2f})"
