@@ -524,7 +524,21 @@ def filtered_backprojection() -> Contract:
     return Contract(FilteredBackprojection(), {"sinogram": rays()}, "sinogram")
 
 
+def sart() -> Contract:
+    from firstread.reconstruct.ct import SART
+
+    return Contract(SART(subsets=3, iterations=2), {"sinogram": rays()}, "sinogram")
+
+
+def sinogram_tv() -> Contract:
+    from firstread.reconstruct.ct import SinogramTV
+
+    return Contract(SinogramTV(iterations=4), {"sinogram": rays()}, "sinogram")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
+    "SinogramTV": sinogram_tv,
+    "SART": sart,
     "FilteredBackprojection": filtered_backprojection,
     "ScanCT": scan_ct,
     "Encode": encode,

@@ -15,6 +15,7 @@ from firstread.core.records import Rows
 from firstread.core.sinogram import FanBeam, ParallelBeam, Sinogram
 from firstread.ops.backprojection import fan_weights, filtered_backprojection, view_weights
 from firstread.ops.projection import Projection
+from firstread.ops.ray_symmetry import NONE, _orbits, ray_symmetry
 
 GRID = Grid.from_spacing((1, 64, 64), (1.0, 4.0, 4.0))
 BEAMS = {
@@ -161,3 +162,36 @@ def test_shepp_logan_has_its_known_values():
     head = draw_ellipses(shepp_logan(128.0), GRID)
     assert head.max() == pytest.approx(1.0) and head[32, 32] == pytest.approx(0.2)
     assert head[:16].mean() != pytest.approx(float(head[-16:].mean()))  # not upside down by symmetry
+
+
+@pytest.mark.parametrize("beam", [
+    ParallelBeam.uniform(views=12, bins=9, bin_mm=3.0), ParallelBeam.uniform(views=7, bins=8, bin_mm=3.0),
+    ParallelBeam.uniform(views=12, bins=8, bin_mm=3.0, offset_mm=0.7),
+    ParallelBeam.uniform(views=8, bins=9, bin_mm=3.0, arc_rad=2 * math.pi),
+    ParallelBeam(angles_rad=(0.3, 0.3, 1.0), bins=5, bin_mm=3.0),
+    FanBeam.uniform(views=12, bins=9, bin_mm=6.0, source_mm=40.0, detector_mm=80.0),
+    FanBeam.uniform(views=10, bins=8, bin_mm=6.0, source_mm=40.0, detector_mm=80.0, curved=False),
+    FanBeam.uniform(views=12, bins=8, bin_mm=6.0, source_mm=40.0, detector_mm=80.0, offset_mm=1.5)])
+@pytest.mark.parametrize("shape", [(7, 7), (8, 8), (6, 9)])
+def test_symmetry_changes_nothing(beam, shape, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, *shape, dtype=torch.float64, generator=generator)
+    y = torch.rand(3, len(beam.angles_rad), beam.bins, dtype=torch.float64, generator=generator)
+    short = Projection(beam=beam, shape=shape, spacing_mm=(3.0, 3.0))
+    forward, back = short(x), short.adjoint(y)
+    monkeypatch.setattr("firstread.ops.projection.ray_symmetry", _alone)
+    plain = Projection(beam=beam, shape=shape, spacing_mm=(3.0, 3.0))
+    assert torch.allclose(forward, plain(x), atol=1e-9)
+    assert torch.allclose(back, plain.adjoint(y), atol=1e-9)
+
+
+def _alone(beam, *, square):
+    return _orbits(NONE, torch.arange(len(beam.angles_rad) * beam.bins)[None])
+
+
+def test_symmetry_is_found():
+    for beam, square, count in ((BEAMS["parallel"], True, 8), (BEAMS["parallel"], False, 4),
+                                (BEAMS["curved fan"], True, 8), (BEAMS["short scan"], True, 1)):
+        found = ray_symmetry(beam, square=square)
+        assert len(found.elements) == count
+        assert len(found.base) <= 1.2 * len(beam.angles_rad) * beam.bins / count

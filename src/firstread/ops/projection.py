@@ -14,8 +14,10 @@ from firstread.core.errors import GeometryError
 from firstread.core.geometry import Grid
 from firstread.core.sinogram import Beam
 from firstread.ops.linear import LinearOp
+from firstread.ops.ray_symmetry import ray_symmetry, turned, turned_back
 
 BLOCK = 4_000_000  # entries made at a time
+COLUMNS = 8  # that a matrix is multiplied with at a time; more do not stay in the cache
 
 
 class Projection(LinearOp):
@@ -24,7 +26,8 @@ class Projection(LinearOp):
     After Joseph (1982): a ray that runs more along y than along x is sampled once in every row of the image, between
     two pixels, ``p = (Δy / |cos θ|) Σ_i (1 - w_i) f[i, k_i] + w_i f[i, k_i + 1]``; others once in every column. The
     image is zero outside its grid. The entries are computed at the first use and kept as two sparse matrices, so the
-    adjoint is exact; forward and adjoint are differentiable, also twice.
+    adjoint is exact, of those rays that are not turned or mirrored others (``ops.ray_symmetry``). Forward and adjoint
+    are differentiable, also twice.
 
     shape: (y, x) of the plane; spacing_mm: of its pixels, (y, x).
 
@@ -40,6 +43,8 @@ class Projection(LinearOp):
                                 remedy="correct the grid")
         self.beam, self.shape, self.spacing_mm = beam, tuple(shape), tuple(spacing_mm)
         self._rays = (len(beam.angles_rad), beam.bins)
+        square = shape[0] == shape[1] and abs(spacing_mm[0] / spacing_mm[1] - 1) < 1e-9
+        self._symmetry = ray_symmetry(beam, square=square)
         self._pairs: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     @classmethod
@@ -52,32 +57,64 @@ class Projection(LinearOp):
 
     def forward(self, x: Num[Tensor, "*lead y x"]) -> Num[Tensor, "*lead view bin"]:
         """Line integrals."""
-        return self._apply(x, self.shape, self._rays, 0)
+        return _Product.apply(self, False, self._checked(x, self.shape))
 
     def adjoint(self, y: Num[Tensor, "*lead view bin"]) -> Num[Tensor, "*lead y x"]:
         """Backprojection, the transpose of ``forward``."""
-        return self._apply(y, self._rays, self.shape, 1)
+        return _Product.apply(self, True, self._checked(y, self._rays))
 
-    def _apply(self, values: Tensor, given: tuple[int, ...], made: tuple[int, ...], way: int) -> Tensor:
+    def bound(self, weights: Float[Tensor, "*lead view bin"] | None = None) -> float:
+        """An upper bound of the norm of ``Aᵀ W A``: ``max_i (M v)_i / v_i`` of a matrix without negative entries, for
+        any ``v > 0`` (Collatz 1942); v after a few steps of the power method, so that it is close."""
+        with torch.no_grad():
+            v = torch.ones(self.shape, dtype=torch.float32 if weights is None else weights.dtype)
+            v = v if weights is None else v.to(weights.device).expand(*weights.shape[:-2], *self.shape)
+            largest = 0.0
+            for _ in range(5):
+                rays = self.forward(v)
+                image = self.adjoint(rays if weights is None else weights * rays)
+                seen = v > 1e-6 * v.max()
+                largest, v = float((image[seen] / v[seen]).max()), image / image.max()
+        return largest
+
+    def product(self, values: Num[Tensor, "*lead rows columns"], *, adjoint: bool) -> Num[Tensor, "*lead m n"]:
+        """``A x`` or ``Aᵀ y`` without a gradient."""
+        if values.is_complex():
+            parts = self.product(torch.view_as_real(values).movedim(-1, 0), adjoint=adjoint)
+            return torch.complex(parts[0], parts[1])
+        matrices, planes = self._pair(values.dtype, values.device), values.reshape(-1, *values.shape[-2:])
+        step, way = max(1, COLUMNS // len(self._symmetry.elements)), self._back if adjoint else self._ahead
+        made = torch.cat([way(matrices[int(adjoint)], part) for part in planes.split(step)])
+        return made.reshape(*values.shape[:-2], *(self.shape if adjoint else self._rays))
+
+    def _ahead(self, matrix: Tensor, planes: Tensor) -> Tensor:
+        symmetry = self._symmetry
+        columns = torch.stack([turned(planes, g).flatten(1) for g in symmetry.elements])
+        sums = matrix @ columns.flatten(0, 1).T.contiguous()
+        return sums.reshape(-1, len(planes))[symmetry.slot.to(sums.device)].T
+
+    def _back(self, matrix: Tensor, planes: Tensor) -> Tensor:
+        symmetry = self._symmetry
+        rows = torch.nn.functional.pad(planes.flatten(1), (0, 1)).T.contiguous()
+        columns = rows[symmetry.ray.to(rows.device)].reshape(len(symmetry.base), -1)
+        images = (matrix @ columns).T.reshape(len(symmetry.elements), len(planes), *self.shape)
+        first, *rest = (turned_back(image, g) for image, g in zip(images, symmetry.elements, strict=True))
+        return sum(rest, first)
+
+    def _checked(self, values: Tensor, given: tuple[int, ...]) -> Tensor:
         if tuple(values.shape[-2:]) != given:
             raise GeometryError(f"planes of {tuple(values.shape[-2:])} for this projection", expected=f"{given}",
                                 remedy="give the beam and grid of these data")
-        if values.is_complex():
-            parts = torch.view_as_real(values).movedim(-1, 0)
-            return torch.complex(*self._apply(parts, given, made, way).unbind(0))
-        pair = self._pair(values.dtype, values.device)
-        columns = values.reshape(-1, given[0] * given[1]).T.contiguous()
-        product = _Product.apply(pair[way], pair[1 - way], columns)
-        return product.T.reshape(*values.shape[:-2], *made)
+        return values
 
     def _pair(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The matrix and its transpose."""
+        """The matrix of the base rays and its transpose."""
         if (dtype, device) not in self._pairs:
             import scipy.sparse
 
-            angle, distance = self.beam.rays()
-            begin, column, value = joseph_entries(angle.flatten(), distance.flatten(), self.shape, self.spacing_mm)
-            size = (self._rays[0] * self._rays[1], self.shape[0] * self.shape[1])
+            angle, distance = (part.flatten()[self._symmetry.base] for part in self.beam.rays())
+            begin, column, value = joseph_entries(angle, distance, self.shape, self.spacing_mm)
+            size = (len(angle), self.shape[0] * self.shape[1])
             number = np.float64 if dtype == torch.float64 else np.float32
             matrix = scipy.sparse.csr_matrix((value.astype(number, copy=False), column, begin), shape=size)
             self._pairs[dtype, device] = tuple(_csr(m).to(device, dtype) for m in (matrix, matrix.T.tocsr()))
@@ -147,13 +184,13 @@ def _csr(matrix: Any) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """``A x``, whose gradient is ``Aᵀ g`` by the stored transpose."""
+    """``A x`` or ``Aᵀ y``, whose gradient is the other of the two."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
-        ctx.back = (transposed, matrix)
-        return matrix @ x
+    def forward(ctx: Any, operator: Projection, adjoint: bool, values: Tensor) -> Tensor:
+        ctx.operator, ctx.adjoint = operator, adjoint
+        return operator.product(values, adjoint=adjoint)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _Product.apply(*ctx.back, gradient.contiguous())
+        return None, None, _Product.apply(ctx.operator, not ctx.adjoint, gradient)
