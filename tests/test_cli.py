@@ -1,5 +1,6 @@
 """The command line as a user meets it: one sentence, exit code 2, nothing half-written."""
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,9 @@ def test_a_missing_input_is_one_sentence_and_leaves_nothing(tmp_path):
     said = [line for line in done.stderr.splitlines() if line.startswith("firstread: ")]
     assert done.returncode == 2 and len(said) == 1 and "Traceback" not in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_freed_memory_is_kept_where_the_allocator_can():
+    said = subprocess.run([sys.executable, "-c", "from firstread.cli.allocator import keep_freed_memory as keep; "
+                           "print(keep())"], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(hasattr(ctypes.CDLL(None), "mallopt"))

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import typer
 
+from firstread.cli.allocator import keep_freed_memory
 from firstread.cli.making import simulate, train, zoo
 from firstread.cli.reading import advise, demo, read
 from firstread.cli.reconstruction import evidence, reconstruct
@@ -26,6 +27,7 @@ def main() -> None:
     """Entry point: run, and turn every user's mistake into one sentence and exit code 2."""
     from firstread.core.errors import FirstreadError
 
+    keep_freed_memory()
     try:
         code = app(standalone_mode=False)
     except FirstreadError as error:
