@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstread.acquire.coils import Coils, GaussianCoils
 from firstread.acquire.mri import Encode
@@ -145,9 +145,13 @@ def _networks(setting: Setting, cascade: dict[str, Tensor], segmenter: dict[str,
 
 
 def chain_of(parts: Parts, setting: Setting, *, sees: str = "reconstruction", coils: Coils | None = None,
-             softness: float | None = None) -> Chain:
-    """Scanner to ejection fraction; coils: drawn from the training family unless given; softness: the setting's."""
-    encode = Encode(sampling=parts.mask, coils=coils or GaussianCoils(count=setting.coils), snr=setting.snr)
+             sampling: nn.Module | None = None, softness: float | None = None) -> Chain:
+    """Scanner to ejection fraction.
+
+    coils: drawn from the training family unless given; sampling: the mask that is trained unless given (one that was
+    exported and read back); softness: the setting's.
+    """
+    encode = Encode(sampling=sampling or parts.mask, coils=coils or GaussianCoils(count=setting.coils), snr=setting.snr)
     stages: list[Stage] = [encode.using(reads={"image": "truth.image"}),
                            Cascade(network=parts.cascade, recompute=setting.blockwise)]
     if sees == "image.detached":
@@ -228,12 +232,13 @@ def load_parts(path: Path) -> tuple[Parts, Setting]:
     return parts, setting
 
 
-def numbers_of(parts: Parts, setting: Setting, case: Case, *, coils: Coils | None = None) -> dict[str, float]:
+def numbers_of(parts: Parts, setting: Setting, case: Case, *, coils: Coils | None = None,
+               sampling: nn.Module | None = None) -> dict[str, float]:
     """One subject read from its k-space: image error, Dice by class over all frames, ejection fraction and its truth.
 
     The ejection fraction is the hard one (softness 0), of the network's probabilities.
     """
-    chain = chain_of(parts, setting, coils=coils, softness=0.0).eval()
+    chain = chain_of(parts, setting, coils=coils, sampling=sampling, softness=0.0).eval()
     with torch.no_grad():
         done = chain(case)
     found, true = done["labels.members"].harden().data[0, :, 0], case["truth.labels"].data[0, :, 0]

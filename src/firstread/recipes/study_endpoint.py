@@ -1,0 +1,250 @@
+"""Trained apart or together: error and interval of the ejection fraction against scan time.
+
+    python -m firstread.recipes.study_endpoint -o docs/evidence --work FOLDER --accelerations 8 16 --steps 60
+
+Trains every arm of ``endpoint`` under every seed and acceleration, all with the same networks, warm start, subjects,
+learning rate and steps; exports each mask, reads it back, and scans test subjects with it (another shape family, other
+coils). Writes ``endpoint.md``, ``endpoint.json``, ``endpoint.png`` and the masks in ``endpoint-lines``, after every
+acceleration. What is done is stored in the work folder: kill it, run it again, and it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstread.acquire.coils import LoopCoils
+from firstread.acquire.sampling import StoredMask, budget
+from firstread.analyze.segment import NAMES
+from firstread.core.errors import FirstreadError, SettingError
+from firstread.io import pattern
+from firstread.recipes.endpoint import ARMS, Parts, Setting, numbers_of, train_arm
+from firstread.recipes.endpoint_pool import Stack, case_of, store_all
+from firstread.recipes.files import write_text
+from firstread.trust.agreement import Estimate
+from firstread.trust.bootstrap import paired_difference
+from firstread.trust.conformal import equal_tails, smallest_calibration
+
+LEVEL = 0.9
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """How large the study is; baseline: the arm that all are compared with."""
+
+    setting: Setting
+    accelerations: tuple[float, ...]
+    arms: tuple[str, ...]
+    seeds: int
+    steps: int
+    test: int
+    baseline: str = "fine-tuned"
+
+    def __post_init__(self):
+        least = 2 * smallest_calibration((1 + LEVEL) / 2)
+        if self.baseline not in self.arms or self.test < least or min(self.seeds, self.steps) < 1:
+            raise SettingError(f"baseline {self.baseline!r}, arms {self.arms}, {self.test} test subjects, {self.seeds} "
+                               f"seeds, {self.steps} steps", expected=f"a baseline among the arms, {least} subjects or "
+                               "more (each half calibrates the other), one seed and step or more",
+                               remedy="correct --baseline, --arms, --test, --seeds or --steps")
+
+    def label(self) -> str:
+        """Short text that differs where anything does that a trained arm depends on."""
+        about = asdict(self.setting) | {"steps": self.steps, "acceleration": 0}
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+    def at(self, acceleration: float) -> Setting:
+        """The setting of one acceleration."""
+        return replace(self.setting, acceleration=acceleration)
+
+    def lines(self, acceleration: float) -> int:
+        """Lines per frame: with one line in every frame of a heartbeat, heartbeats per slice."""
+        return budget(self.setting.stack.lines, acceleration, self.setting.centre_lines)
+
+
+def run(study: Study, acceleration: float, work: Path, masks: Path, *, device: str) -> dict[str, list[list[Numbers]]]:
+    """Train and read what is not there yet; by arm the numbers of each seed and test subject."""
+    pool = store_all(work / "subjects", study.setting.stack, "train", study.setting.subjects)
+    tested = store_all(work / "subjects", study.setting.stack, "test", study.test)
+    made: dict[str, list[list[Numbers]]] = {arm: [] for arm in study.arms}
+    for seed in range(study.seeds):
+        for arm in study.arms:
+            folder = work / study.label() / f"{acceleration:g}-seed{seed}"
+            print(f"{acceleration:g}-fold, seed {seed}, {arm}", file=sys.stderr, flush=True)
+            parts = train_arm(folder, arm=arm, setting=study.at(acceleration), pool=pool, steps=study.steps, seed=seed,
+                              device=device)
+            file = masks / f"{arm}-{acceleration:g}-seed{seed}.json"
+            pattern.write(file, _mask(parts, study.setting.stack))
+            made[arm].append([_stored(folder / arm / f"{number:04d}.json", parts, study.at(acceleration), path, number,
+                                      file, device) for number, path in enumerate(tested)])
+    return made
+
+
+def _mask(parts: Parts, stack: Stack) -> Float[Tensor, "frames lines"]:
+    mask = torch.zeros(stack.frames, stack.lines)
+    for frame, lines in enumerate(parts.lines()):
+        mask[frame, lines] = 1
+    return mask
+
+
+def _stored(place: Path, parts: Parts, setting: Setting, subject: Path, number: int, mask: Path,
+            device: str) -> Numbers:
+    if not place.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        sampling = StoredMask(mask=pattern.read(mask).mask).to(device)
+        found = numbers_of(parts, setting, case_of(subject, seed=number).to(device), sampling=sampling,
+                           coils=LoopCoils(count=setting.coils))
+        write_text(place, json.dumps(found))
+    return json.loads(place.read_text(encoding="utf-8"))
+
+
+def halves(error: Float[Tensor, "subject seed"], level: float = LEVEL
+           ) -> tuple[Float[Tensor, "subject seed"], Float[Tensor, "subject seed"]]:
+    """Widths of split conformal intervals, and whether they hold (1, else 0): each half calibrates the other.
+
+    error: truth minus number. Subjects with even and odd numbers are the halves.
+
+    >>> width, covered = halves(torch.arange(40.0)[:, None] - 20, 0.9)
+    >>> width[0].item(), width[1].item(), round(covered.mean().item(), 2)
+    (38.0, 38.0, 0.95)
+    """
+    width, covered = torch.zeros_like(error), torch.zeros_like(error)
+    for half in (0, 1):
+        for seed in range(error.shape[1]):
+            low, high = equal_tails(error[1 - half::2, seed], level)
+            width[half::2, seed] = high - low
+            covered[half::2, seed] = ((error[half::2, seed] >= low) & (error[half::2, seed] <= high)).to(error.dtype)
+    return width, covered
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm at one acceleration, means over subjects and seeds; Dice in per cent, EF in points.
+
+    The last four are differences to the baseline, paired by subject and seed (95 %, over both); width: of 90 % split
+    conformal intervals, covered: their share in per cent; dropped: subjects whose EF some arm could not measure.
+    """
+
+    acceleration: float
+    lines: int
+    arm: str
+    nrmse: float
+    overlap: float
+    error: float
+    bias: float
+    width: float
+    covered: float
+    dropped: int
+    nrmse_difference: Estimate
+    overlap_difference: Estimate
+    error_difference: Estimate
+    width_difference: Estimate
+
+
+def tabulate(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequence[Numbers]]]) -> list[Row]:
+    """The rows of one acceleration; a subject whose EF some arm could not measure is left out of all."""
+    def table(arm: str, *names: str) -> Float[Tensor, "subject seed"]:
+        return torch.tensor([[sum(numbers[name] for name in names) / len(names) for numbers in seed]
+                             for seed in made[arm]], dtype=torch.float64).T
+
+    error = {arm: table(arm, "LVEF true") - table(arm, "LVEF") for arm in study.arms}
+    kept = torch.stack([torch.isfinite(values).all(dim=1) for values in error.values()]).all(dim=0)
+    error = {arm: values[kept] for arm, values in error.items()}
+    overlap = {arm: 100 * table(arm, *(f"Dice {name}" for name in NAMES[1:]))[kept] for arm in study.arms}
+    nrmse = {arm: table(arm, "NRMSE")[kept] for arm in study.arms}
+    intervals = {arm: halves(values) for arm, values in error.items()}
+    base = study.baseline
+    return [Row(acceleration, study.lines(acceleration), arm, nrmse[arm].mean().item(), overlap[arm].mean().item(),
+                error[arm].abs().mean().item(), -error[arm].mean().item(), intervals[arm][0].mean().item(),
+                100 * intervals[arm][1].mean().item(), int((~kept).sum()),
+                paired_difference(nrmse[arm], nrmse[base]), paired_difference(overlap[arm], overlap[base]),
+                paired_difference(error[arm].abs(), error[base].abs()),
+                paired_difference(intervals[arm][0], intervals[base][0])) for arm in study.arms]
+
+
+def report(study: Study, rows: Sequence[Row], command: str) -> str:
+    """The page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
+                       trim_blocks=True, keep_trailing_newline=True).get_template("study_endpoint.md.jinja")
+    dropped = sorted({(row.acceleration, row.dropped) for row in rows if row.dropped})
+    return page.render(study=study, setting=study.setting, stack=study.setting.stack, rows=rows, command=command,
+                       dropped=dropped, level=LEVEL)
+
+
+def picture(rows: Sequence[Row], path: Path) -> None:
+    """EF error and interval width against lines per frame, a line for each arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = sorted((row.lines, row.error, row.width) for row in rows if row.arm == arm)
+        for axis, column in zip(axes, (1, 2), strict=True):
+            axis.plot([entry[0] for entry in own], [entry[column] for entry in own], marker="o", label=arm)
+    for axis, label in zip(axes, ("mean absolute EF error (points)", "width of 90 % intervals (points)"), strict=True):
+        axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label, ylim=(0, None))
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m firstread.recipes.study_endpoint", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of page, picture and masks")
+    parser.add_argument("--work", type=Path, required=True, help="folder of subjects, checkpoints and readings")
+    parser.add_argument("--accelerations", type=float, nargs="+", default=[4.0, 8.0, 16.0, 32.0])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--baseline", default="fine-tuned", choices=list(ARMS))
+    parser.add_argument("--subjects", type=int, default=64, help="training subjects")
+    parser.add_argument("--test", type=int, default=200, help="test subjects")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each arm, a subject each")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--matrix", type=int, nargs=2, default=[160, 56], metavar=("LINES", "COLUMNS"))
+    parser.add_argument("--spacing", type=float, default=2.0, help="pixel size in mm")
+    parser.add_argument("--patch", type=int, default=96, help="of the segmentation, pixels of 1.5 mm")
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--slices", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    asked = parser.parse_args(argv)
+    try:
+        stack = Stack(lines=asked.matrix[0], columns=asked.matrix[1], frames=asked.frames, slices=asked.slices,
+                      spacing_mm=asked.spacing)
+        setting = Setting(stack=stack, subjects=asked.subjects, centre_lines=2, patch=asked.patch)
+        study = Study(setting, tuple(asked.accelerations), tuple(asked.arms), asked.seeds, asked.steps, asked.test,
+                      asked.baseline)
+        unsaid = ("output", "work", "device", "accelerations")
+        words = [word for name, value in vars(asked).items() if name not in unsaid
+                 for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+        masks = asked.output / "endpoint-lines"
+        masks.mkdir(parents=True, exist_ok=True)
+        rows: list[Row] = []
+        for number, acceleration in enumerate(study.accelerations, start=1):
+            rows += tabulate(study, acceleration, run(study, acceleration, asked.work, masks, device=asked.device))
+            done = ["--accelerations", *(f"{value:g}" for value in study.accelerations[:number])]
+            said = shlex.join(done + words)
+            command = f"python -m firstread.recipes.study_endpoint -o docs/evidence --work FOLDER {said}"
+            write_text(asked.output / "endpoint.md", report(study, rows, command))
+            write_text(asked.output / "endpoint.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+            picture(rows, asked.output / "endpoint.png")
+    except FirstreadError as error:
+        print(f"study_endpoint: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

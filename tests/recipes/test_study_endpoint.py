@@ -1,0 +1,72 @@
+"""The study of joint training in miniature: exported masks are scanned with, it resumes, its tables are paired."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from firstread.acquire.sampling import StoredMask
+from firstread.core.errors import SettingError
+from firstread.io import pattern
+from firstread.recipes import study_endpoint
+from firstread.recipes.endpoint import Setting
+from firstread.recipes.endpoint_pool import Stack, store_all
+from firstread.recipes.study_endpoint import Study, halves, report, run, tabulate
+
+STACK = Stack(lines=48, columns=24, frames=4, slices=2, spacing_mm=5.0)
+TINY = Study(Setting(stack=STACK, subjects=1, coils=3, iterations=3, patch=64, centre_lines=2), (4.0,),
+             ("fine-tuned", "joint"), seeds=1, steps=1, test=40)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    return store_all(tmp_path_factory.mktemp("pool"), STACK, "train", 1)
+
+
+def test_arms_are_trained_once_and_read_with_the_mask_that_was_exported(pool, tmp_path, monkeypatch):
+    scanned = []
+
+    def numbers(parts, setting, case, *, coils, sampling):
+        scanned.append(sampling)
+        return {"NRMSE": 0.1, "LVEF": 50.0 + len(scanned), "LVEF true": 52.0, "LVEF whole heart": 51.0,
+                **{f"Dice {name}": 0.9 for name in ("LV cavity", "LV myocardium", "RV cavity")}}
+
+    monkeypatch.setattr(study_endpoint, "store_all", lambda folder, stack, family, count: pool[:1] * min(count, 2))
+    monkeypatch.setattr(study_endpoint, "numbers_of", numbers)
+    made = run(TINY, 4.0, tmp_path / "work", tmp_path, device="cpu")
+    assert [len(seed) for seed in made["joint"]] == [2] and len(scanned) == 4
+    stored = pattern.read(tmp_path / "joint-4-seed0.json").mask
+    assert isinstance(scanned[-1], StoredMask) and torch.equal(scanned[-1].mask.bool(), stored)
+    assert (stored.sum(dim=1) == TINY.lines(4.0)).all()
+    monkeypatch.setattr(study_endpoint, "numbers_of", lambda *args, **named: pytest.fail("read again"))
+    assert run(TINY, 4.0, tmp_path / "work", tmp_path, device="cpu") == made
+
+
+def made_up(gain: float, missing: int | None = None) -> list[list[dict]]:
+    noise = torch.randn(40, generator=torch.Generator().manual_seed(0)).tolist()
+    return [[{"NRMSE": 0.2, "LVEF": float("nan") if number == missing else 55.0 + gain * error, "LVEF true": 55.0,
+              "Dice LV cavity": 0.9, "Dice LV myocardium": 0.8, "Dice RV cavity": 0.7}
+             for number, error in enumerate(noise)]]
+
+
+def test_differences_are_paired_and_whoever_lacks_a_number_leaves_all_arms():
+    rows = {row.arm: row for row in tabulate(TINY, 4.0, {"fine-tuned": made_up(4.0), "joint": made_up(2.0)})}
+    assert rows["joint"].error == pytest.approx(rows["fine-tuned"].error / 2)
+    assert rows["joint"].error_difference.upper < 0 < -rows["joint"].width_difference.value
+    assert rows["joint"].overlap == pytest.approx(80) and rows["joint"].dropped == 0
+    fewer = tabulate(replace(TINY, test=40), 4.0, {"fine-tuned": made_up(4.0, missing=3), "joint": made_up(2.0)})
+    assert {row.dropped for row in fewer} == {1}
+    page = report(TINY, fewer, "the command")
+    assert "1 subjects" in page and "| 4 | 12 | joint |" in page and json.dumps(rows["joint"].lines) == "12"
+
+
+def test_each_half_calibrates_the_other():
+    error = torch.cat([torch.zeros(40, 1), torch.ones(40, 1)]).reshape(2, 40).T.reshape(80, 1)  # even 0, odd 1
+    width, covered = halves(error)
+    assert width.max() == 0 and covered.max() == 0, "each half has another error than the one that calibrated it"
+
+
+def test_too_few_subjects_are_refused_with_the_smallest_number():
+    with pytest.raises(SettingError, match="38 subjects or more"):
+        replace(TINY, test=37)
