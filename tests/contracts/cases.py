@@ -536,6 +536,21 @@ def sinogram_tv() -> Contract:
     return Contract(SinogramTV(iterations=4), {"sinogram": rays()}, "sinogram")
 
 
+def encode_moving() -> Contract:
+    from firstread.acquire.moving import EncodeMoving
+
+    return Contract(EncodeMoving(shots=3), {"image": blob(frames=1)}, "image")
+
+
+def motion_corrected() -> Contract:
+    from firstread.acquire.coils import GaussianCoils
+    from firstread.acquire.moving import EncodeMoving
+    from firstread.reconstruct.motion import MotionCorrected
+
+    scan = EncodeMoving(shots=3, coils=GaussianCoils(count=3), snr=50.0)
+    return Contract(MotionCorrected(steps=2), {"kspace": scan(blob(frames=1), Key(1, "encode"))}, "kspace")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "SinogramTV": sinogram_tv,
     "SART": sart,
@@ -587,6 +602,8 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Noise2Self": noise2self,
     "Denoise": denoise,
     "RemoveRinging": remove_ringing,
+    "EncodeMoving": encode_moving,
+    "MotionCorrected": motion_corrected,
     "Upsample": upsample,
     "ModelSuperResolution": model_super_resolution,
     "LearnedSuperResolution": learned_super_resolution,

@@ -11,6 +11,7 @@ from firstread.ops.encoding import CartesianEncoding, expand, join_sets
 from firstread.ops.encoding_noncartesian import NonCartesianEncoding
 from firstread.ops.linear import LinearOp
 from firstread.ops.projection import Projection
+from firstread.ops.rigid_motion import RigidMotion
 from firstread.ops.slice_profile import SectionProfile, SliceProfile
 from firstread.ops.variation import PLANE, TIME, Differences
 
@@ -69,6 +70,12 @@ OPERATORS["parallel rays"] = (Projection(
 OPERATORS["a fan of rays"] = (Projection(
     beam=FanBeam.uniform(views=8, bins=9, bin_mm=3.0, source_mm=30.0, detector_mm=60.0), shape=(6, 5),
     spacing_mm=(1.5, 2.0)), IMAGE)
+POSES = 0.3 * torch.randn(2, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+OPERATORS["shots of a body that moves in plane"] = (
+    _encoding(_mask(2, 3, 1, 1, 6, 1), 4, ("y", "x"), IMAGE[3:])
+    @ RigidMotion(pose=POSES[..., :3], spacing_mm=(4.0, 2.0, 1.0)), (2, 1, *IMAGE[2:]))
+OPERATORS["shots of a body that moves in space"] = (RigidMotion(pose=POSES, spacing_mm=(4.0, 2.0, 1.0)),
+                                                   (2, 1, *IMAGE[2:]))
 OPERATORS["composed with an adjoint"] = (
     OPERATORS["lines along y, four coils"][0].H @ OPERATORS["lines along y, four coils"][0], IMAGE)
 
