@@ -10,7 +10,7 @@ from firstread.acquire.coils import GaussianCoils
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import VariableDensity
 from firstread.core.case import Case
-from firstread.core.errors import SettingError, SignalError
+from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Rows
@@ -169,11 +169,14 @@ def test_plug_and_play_stops_by_its_tolerance():
     assert "plug_and_play: 2 iterations" in note.text and "tolerance 5e-01 reached" in note.text
 
 
-def test_noise_must_be_known_or_stated():
-    quiet = replace(heart(), noise_covariance=None)
-    with pytest.raises(SignalError, match="noise covariance"):
-        PlugAndPlay(network=denoiser())(quiet)
-    PlugAndPlay(network=denoiser(), noise=0.02, levels=1, iterations=1)(quiet)
+def test_noise_that_is_stated_counts_as_if_it_were_measured():
+    kspace = heart()
+    level = (kspace.noise_covariance.diagonal(dim1=1, dim2=2).real.mean() ** 0.5 / problem_of(kspace).brightness()).item()
+    measured = PlugAndPlay(network=denoiser(), levels=1, iterations=1)(kspace).data
+    stated = PlugAndPlay(network=denoiser(), levels=1, iterations=1, noise=level)(kspace).data
+    other = PlugAndPlay(network=denoiser(), levels=1, iterations=1, noise=10 * level)(kspace).data
+    torch.testing.assert_close(stated, measured, rtol=1e-3, atol=1e-4)
+    assert (other - measured).abs().max() > 1e-2
 
 
 def test_refuses_what_cannot_be():

@@ -24,8 +24,8 @@ from firstread.recipes.files import refuse_data, write_weight
 from firstread.recipes.heart_cascade import moving_texture
 
 SUMMARY = "noise-conditional denoiser of heart cines, the prior of posterior samples"
-SEED, STEPS = 0, 2400
-SIZE, PATCH, SUBJECTS, FRAMES = 96, 64, 20, 24
+SEED, STEPS = 0, 1600
+SIZE, PATCH, SUBJECTS, FRAMES = 96, 48, 16, 12
 NOISE = (0.01, 0.8)
 CINES = 2  # of one step
 
@@ -34,8 +34,8 @@ CINES = 2  # of one step
 class Example:
     """Cines of brightness about 1, the same with white noise, and its standard deviation ``E|n|² = σ²``."""
 
-    clean: list[Complex[Tensor, "time y x"]]
-    noisy: list[Complex[Tensor, "time y x"]]
+    clean: list[Complex[Tensor, "_time y x"]]
+    noisy: list[Complex[Tensor, "_time y x"]]
     noise: Float[Tensor, " cine"]
 
     def to(self, device: str) -> Example:
@@ -56,16 +56,16 @@ def phantom(number: int) -> Complex[Tensor, "slice time y x"]:
 
 
 def cine_of(generator: torch.Generator) -> Complex[Tensor, "time y x"]:
-    """A random cine of 8 or 12 frames (one in eight: a single image), turned, shaded, cut, of brightness about 1."""
+    """A random cine of 12 or 6 frames (one in eight: a single image), turned, shaded, cut, of brightness about 1."""
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
     if uniform(0, 1) < 0.8:
         pool = phantom(int(uniform(0, SUBJECTS)))
-        step = 2 if uniform(0, 1) < 0.5 else 3
-        cine = pool[int(uniform(0, len(pool))), int(uniform(0, step)) :: step]
+        cine = pool[int(uniform(0, len(pool)))]
     else:
         cine = moving_texture(generator)
+    cine = cine if uniform(0, 1) < 0.5 else cine[::2]
     cine = cine * torch.polar(torch.exp(0.25 * smooth_field(generator, SIZE, 3)), smooth_field(generator, SIZE, 3))
     cine = cine / torch.quantile(cine.mean(dim=0).abs(), 0.99) * math.exp(uniform(-0.25, 0.25))
     cine = torch.rot90(cine, int(uniform(0, 4)), dims=(1, 2))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from firstread.core.errors import SettingError, SignalError
+from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace, Note
 from firstread.core.stage import Stage
 from firstread.nets.cascade import share_data
@@ -19,6 +19,7 @@ from firstread.ops.minimize import Solution
 from firstread.ops.solve import conjugate_gradient
 from firstread.reconstruct.learned import settings_of
 from firstread.reconstruct.problem import image_from, independent_axes, problem_of
+from firstread.reconstruct.regularized import noise_variance
 
 
 def data_step(encoding: CartesianEncoding, rhs: Complex[Tensor, "batch time 1 z y x"],
@@ -86,14 +87,10 @@ def scan_of(kspace: KSpace, *, noise: float | None, misfit: float, calibration_l
         raise SettingError(f"{problem.encoding.sets} sets of coil maps for a prior on images",
                            expected="one image per frame", remedy="estimate the maps with sets=1")
     brightness = problem.brightness()
-    if noise is not None:
-        variance = torch.tensor(noise**2, device=brightness.device)
-    elif kspace.noise_covariance is not None:
-        power = kspace.noise_covariance.detach().diagonal(dim1=1, dim2=2).real.mean()
-        variance = power.to(brightness.dtype) / brightness.square().squeeze()
+    if noise is None:
+        variance = noise_variance(kspace)[0] / brightness.square().squeeze()
     else:
-        raise SignalError("k-space without a noise covariance", expected="the noise of the scan",
-                          remedy="state `noise`, relative to the brightness of the image")
+        variance = torch.tensor(noise**2, device=brightness.device)
     measured = problem.measured / brightness
     return Scan(problem.encoding, measured, problem.encoding.adjoint(measured), brightness, variance + misfit**2)
 
@@ -134,10 +131,10 @@ class PlugAndPlay(Stage):
     iterations, tolerance: the last level goes on until the relative change of an iteration is below the tolerance, or
         after so many iterations in all; the note ``solver`` says which.
     noise: standard deviation of a measured sample relative to the brightness of the image; None: by the scan's noise
-        covariance. misfit: of the model (coil maps), added to it as if it were noise.
+        covariance or, without one, by outer k-space. misfit: of the model (coil maps), added as if it were noise.
 
     Reads a KSpace, writes the complex Image "reconstruction". The gradient runs through the iterations. After Zhang et
-    al. 2021. Raises SignalError where the noise is neither stated nor known.
+    al. 2021.
     """
 
     result = "reconstruction"

@@ -61,7 +61,7 @@ class Posterior(Stage):
 
     Reads a KSpace, writes the complex Image "reconstruction". Each draw depends on (seed, stage, subject, part, draw)
     alone. Where no gradient is asked, draws of the same measurements share coil maps and start; with a gradient, which
-    runs through all steps, each row makes its own. Raises SignalError where the noise is neither stated nor known.
+    runs through all steps, each row makes its own.
     """
 
     result = "reconstruction"
