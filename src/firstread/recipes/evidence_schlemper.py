@@ -41,18 +41,21 @@ from firstread.reconstruct.cascade import Cascade
 from firstread.reconstruct.direct import ZeroFilled
 from firstread.reconstruct.iterative import SpatialTV, TemporalTV
 from firstread.reconstruct.recurrent import Recurrent
+from firstread.reconstruct.sparse import LocallyLowRank, LowRankPlusSparse
 from firstread.zoo.store import load
 
 ACCELERATIONS = (2.0, 4.0, 6.0, 8.0, 11.0)
 OURS, SHARED = "default cascade (ours)", "D5-C10(S)"
 PUBLISHED, RECURRENT = "D5-C5 (published weights)", "CRNN (published weights)"
-CLASSICAL = ("spatial TV", "temporal TV", "locally low rank")
+DYNAMIC = ("temporal TV", "locally low rank", "low rank plus sparse")
+CLASSICAL = ("spatial TV", *DYNAMIC)
 
 
 def methods(realdata: Path | None, recurrent: Path | None, shared: Path | None) -> dict[str, Stage]:
     """What is compared; networks whose weights are not at hand are left out."""
     weight = load("heart-cascade")
-    found: dict[str, Stage] = {"zero-filled": ZeroFilled(), "spatial TV": SpatialTV(), "temporal TV": TemporalTV()}
+    found: dict[str, Stage] = {"zero-filled": ZeroFilled(), "spatial TV": SpatialTV(), "temporal TV": TemporalTV(),
+                               "locally low rank": LocallyLowRank(), "low rank plus sparse": LowRankPlusSparse()}
     found[OURS] = Cascade(network=DeepCascade.from_weight(weight.card["network"], weight.state))
     if realdata is not None:
         with np.load(realdata / "deep_cascade" / "d5_c5.npz") as arrays:
@@ -80,7 +83,7 @@ def errors(stage: Stage, kspace: KSpace, reference: Float[Tensor, "time y x"]) -
 
 def suits(method: str, item: Item) -> bool:
     """Methods that share between frames are for cines."""
-    return len(item.image) > 1 or method not in ("temporal TV", "locally low rank", RECURRENT, SHARED)
+    return len(item.image) > 1 or method not in (*DYNAMIC, RECURRENT, SHARED)
 
 
 def collect(items: Sequence[Item], stages: Mapping[str, Stage], accelerations: Sequence[float], path: Path,
@@ -183,7 +186,7 @@ def report(cells: Sequence[Mapping[str, Any]], stages: Mapping[str, Stage], sett
     for data in (PHANTOM, CINE, SINGLE):
         items = {c["item"] for c in cells if c["data"] == data}
         if items:
-            groups.append({"name": data, "items": len(items), "table": "\n".join(table(cells, data, list(stages))),
+            groups.append({"name": data, "count": len(items), "table": "\n".join(table(cells, data, list(stages))),
                            "order": "\n".join(gaps(cells, data))})
     absent = [name for name in (PUBLISHED, RECURRENT, SHARED) if name not in stages]
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
