@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from firstread.core.emission import Emission
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Features, Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
@@ -551,7 +552,56 @@ def motion_corrected() -> Contract:
     return Contract(MotionCorrected(steps=2), {"kspace": scan(blob(frames=1), Key(1, "encode"))}, "kspace")
 
 
+def primal_dual() -> Contract:
+    from firstread.nets.primal_dual import PrimalDualNetwork
+    from firstread.reconstruct.primal_dual import PrimalDual
+
+    torch.manual_seed(0)
+    network = PrimalDualNetwork(iterations=2, memory=2, width=4)
+    for update in (*network.dual, *network.primal):
+        torch.nn.init.normal_(update[-1].weight, std=0.02)
+    return Contract(PrimalDual(network=network.eval()), {"sinogram": rays()}, "sinogram")
+
+
+def tracer() -> Image:
+    """Activity of a warm disc with a hot spot, in Bq/mL."""
+    ct = body()
+    x, y, _ = ct.grid.points_mm()[0].unbind(-1)
+    hot = torch.sigmoid((25 - ((x + 20) ** 2 + y**2).sqrt()) / 4)
+    return replace(ct, data=(5 * (ct.data + 1000).clamp_min(0) + 20000 * hot.float()))
+
+
+def scan_pet() -> Contract:
+    from firstread.acquire.pet import ScanPET
+
+    beam = ParallelBeam.uniform(views=12, bins=24, bin_mm=9.0)
+    return Contract(ScanPET(beam=beam, counts=2e4), {"activity": tracer(), "ct": body()}, "activity")
+
+
+def coincidences() -> Emission:
+    from firstread.acquire.pet import ScanPET
+
+    beam = ParallelBeam.uniform(views=12, bins=24, bin_mm=9.0)
+    return ScanPET(beam=beam, counts=2e4)(tracer(), Key(1, "scan_pet"), body())
+
+
+def mlem() -> Contract:
+    from firstread.reconstruct.pet import MLEM
+
+    return Contract(MLEM(iterations=3), {"emission": coincidences()}, "emission")
+
+
+def osem() -> Contract:
+    from firstread.reconstruct.pet import OSEM
+
+    return Contract(OSEM(subsets=3, iterations=2), {"emission": coincidences()}, "emission")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
+    "PrimalDual": primal_dual,
+    "OSEM": osem,
+    "MLEM": mlem,
+    "ScanPET": scan_pet,
     "SinogramTV": sinogram_tv,
     "SART": sart,
     "FilteredBackprojection": filtered_backprojection,

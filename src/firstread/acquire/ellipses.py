@@ -49,6 +49,35 @@ def random_ellipses(generator: torch.Generator, radius_mm: float, *, count: int 
     return made
 
 
+def random_thorax(generator: torch.Generator, radius_mm: float) -> Float[Tensor, "ellipse 6"]:
+    """A chest in attenuation relative to water: wall, lungs with small nodules, heart, spine, ribs; all of it varies.
+
+    >>> chest = random_thorax(torch.Generator().manual_seed(0), 160.0)
+    >>> 0.8 < line_integrals(chest, torch.tensor(0.0), torch.tensor(0.0)).item() / 160 < 1.6
+    True
+    """
+    if not radius_mm > 0:
+        raise SettingError(f"a chest in {radius_mm} mm", expected="above zero", remedy="correct the setting")
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    wide, deep = uniform(0.82, 0.95), uniform(0.55, 0.68)
+    rows = [(uniform(0.92, 1.0), wide, deep, 0.0, 0.0, 0.0)]
+    for side in (-1, 1):
+        lung, height = (uniform(0.27, 0.33), uniform(0.36, 0.44))
+        place, tilt = side * uniform(0.4, 0.45), side * uniform(0.0, 0.3)
+        rows.append((-uniform(0.66, 0.74), lung, height, place, 0.02, tilt))
+        rows += [(uniform(0.3, 0.7), uniform(0.012, 0.05), uniform(0.012, 0.05), place + uniform(-0.15, 0.15),
+                  uniform(-0.2, 0.2), uniform(0, 3)) for _ in range(4)]
+        rows += [(uniform(0.5, 0.9), 0.05, 0.015, side * wide * 0.93 * math.cos(angle), deep * 0.93 * math.sin(angle),
+                  math.pi / 2 + side * angle) for angle in (-0.9, -0.45, 0.0, 0.45, 0.9)]
+    rows.append((uniform(0.05, 0.08), uniform(0.2, 0.26), uniform(0.17, 0.22), 0.05, -0.12, uniform(0, 1)))
+    rows += [(uniform(0.4, 0.8), 0.1, 0.085, 0.0, 0.66 * deep, 0.0), (-0.35, 0.04, 0.035, 0.0, 0.66 * deep + 0.13, 0.0)]
+    scale = torch.tensor([1, radius_mm, radius_mm, radius_mm, radius_mm, 1], dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.float64) * scale
+
+
 def line_integrals(ellipses: Float[Tensor, "ellipse 6"], angle_rad: Float[Tensor, "*ray"],
                    distance_mm: Float[Tensor, "*ray"]) -> Float[Tensor, "*ray"]:
     """``∫ f dl`` along ``x cos θ + y sin θ = s``, exactly (Kak and Slaney 1988, ch. 3.1)::
