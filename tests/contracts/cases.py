@@ -597,6 +597,12 @@ def osem() -> Contract:
     return Contract(OSEM(subsets=3, iterations=2), {"emission": coincidences()}, "emission")
 
 
+def correct_bias() -> Contract:
+    from firstread.restore.bias import CorrectBias
+
+    return Contract(CorrectBias(levels=2, iterations=3), {"image": blob()}, "image")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "PrimalDual": primal_dual,
     "OSEM": osem,
@@ -654,6 +660,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "RemoveRinging": remove_ringing,
     "EncodeMoving": encode_moving,
     "MotionCorrected": motion_corrected,
+    "CorrectBias": correct_bias,
     "Upsample": upsample,
     "ModelSuperResolution": model_super_resolution,
     "LearnedSuperResolution": learned_super_resolution,

@@ -27,14 +27,14 @@ from firstread.recipes.varnet import scene
 
 NAME = "denoise"
 SUMMARY = "denoising of images of any anatomy at any noise level, from simulation alone"
-SEED, STEPS, OBJECTS, SIZE = 0, 6000, 500, 128
-BATCH, CROP, NOISE = 8, 48, (0.005, 0.35)
+SEED, STEPS, OBJECTS, SIZE = 0, 1500, 375, 128
+BATCH, CROP, NOISE = 8, 40, (0.005, 0.35)
 Batch = tuple[Float[Tensor, "row 2 y x"], Float[Tensor, " row"], Float[Tensor, "row 2 y x"]]
 
 
 def network() -> FFDNet:
     """The network of the weight."""
-    return FFDNet(channels=2, width=48, depth=8)
+    return FFDNet(channels=2, width=32, depth=6)
 
 
 def sampled(number: int) -> Complex[Tensor, "y x"]:
@@ -115,7 +115,7 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     torch.manual_seed(SEED)
     net = fit(network().to(device), NoisyCrops(folder, seed=SEED),
               lambda model, batch: loss(model, tuple(part.to(device) for part in batch)), steps=count, seed=SEED,
-              learning_rate=2e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, every=1000)
+              learning_rate=3e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, every=200)
     card = {"name": NAME, "summary": SUMMARY, "recipe": "denoise", "seed": SEED, "steps": count,
             "data": f"{len(list(folder.glob('*.npz')))} simulated objects (no anatomy in particular, chests)",
             "noise": f"white, {NOISE[0]} to {NOISE[1]} of the 99th percentile; complex, real, Rician magnitudes",
