@@ -11,11 +11,12 @@ import torch
 from firstread.core.emission import Emission
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
-from firstread.core.records import Features, Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
+from firstread.core.records import Features, HardLabels, Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
 from firstread.core.sinogram import FanBeam, ParallelBeam, Sinogram
 from firstread.core.stage import Stage
 
 if TYPE_CHECKING:
+    from firstread.measure.pet_header import PetHeader
     from firstread.trust.scores import Scores
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
@@ -603,7 +604,29 @@ def correct_bias() -> Contract:
     return Contract(CorrectBias(levels=2, iterations=3), {"image": blob()}, "image")
 
 
+def pet_header() -> PetHeader:
+    from firstread.measure.pet_header import PetHeader
+
+    return PetHeader(unit="BQML", dose_bq=370e6, half_life_s=6586.2, decay_s=3600.0, weight_kg=70.0)
+
+
+def standardized_uptake() -> Contract:
+    from firstread.measure.suv import StandardizedUptake
+
+    return Contract(StandardizedUptake(header=pet_header()), {"image": tracer()}, "image")
+
+
+def uptake_in_regions() -> Contract:
+    from firstread.measure.suv import UptakeInRegions
+
+    image = tracer()
+    labels = HardLabels(image.rows, (image.data > 15000).to(torch.uint8), image.grid, ("background", "hot spot"))
+    return Contract(UptakeInRegions(), {"image": image, "labels": labels})
+
+
 CASES: dict[str, Callable[[], Contract]] = {
+    "UptakeInRegions": uptake_in_regions,
+    "StandardizedUptake": standardized_uptake,
     "PrimalDual": primal_dual,
     "OSEM": osem,
     "MLEM": mlem,
