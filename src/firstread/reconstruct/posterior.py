@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key
-from firstread.core.records import Image, KSpace
+from firstread.core.records import Image, KSpace, Note
 from firstread.core.stage import Stage
 from firstread.nets.score import Denoiser, denoise
 from firstread.reconstruct.learned import settings_of
@@ -88,20 +88,21 @@ class Posterior(Stage):
 
     def forward(self, kspace: KSpace, key: Key) -> Image:
         known: list[tuple[KSpace, Scan, Tensor]] = []
-        draws, notes = [], ()
+        draws, notes = [], []
         for row, generator in zip(rows_of(kspace), key.generators(kspace.rows), strict=True):
             shared = next((begun for begun in known if _same(begun[0], row)), None)
             if shared is None:
-                scan, begin, notes = self._begin(row)
+                scan, begin, said = self._begin(row)
                 shared = (row, scan, begin)
                 known.append(shared)
+                notes += said
             _, scan, begin = shared
             image = posterior_draw(scan, self.network, begin, generator, steps=self.steps, spread=self.spread,
                                    levels=noise_levels(self.first, self.last, self.levels))
             draws.append(scan.brightness * image)
         return image_from(kspace, torch.cat(draws)).noted(*notes)
 
-    def _begin(self, row: KSpace) -> tuple[Scan, Tensor, tuple]:
+    def _begin(self, row: KSpace) -> tuple[Scan, Tensor, tuple[Note, ...]]:
         """The scan of a row, the image that its draws begin at, and what the start has to say."""
         if row.sensitivities is None and row.data.shape[2] > 1:
             row = replace(row, sensitivities=estimate_sensitivities(row, calibration_lines=self.calibration_lines))
