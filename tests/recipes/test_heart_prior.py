@@ -9,14 +9,16 @@ from torch import nn
 from firstread.chains.posterior import posterior
 from firstread.core.errors import InputError, SettingError
 from firstread.core.keys import Key
+from firstread.nets.score import CineDenoiser
 from firstread.recipes import heart_prior
 from firstread.recipes.heart_cascade import moving_texture
 from firstread.recipes.registry import find
 
 
 @pytest.fixture(autouse=True)
-def few_phantoms(monkeypatch):
-    """Textures in the place of hearts, which take seconds."""
+def small(monkeypatch):
+    """Textures in the place of hearts, which take seconds, and a network of fewer channels."""
+    monkeypatch.setattr(heart_prior, "network", lambda: CineDenoiser(widths=(4, 8)))
     monkeypatch.setattr(heart_prior, "phantom",
                         lambda number: moving_texture(torch.Generator().manual_seed(number))[None])
     monkeypatch.setattr(heart_prior, "PATCH", 16)

@@ -171,7 +171,8 @@ def test_plug_and_play_stops_by_its_tolerance():
 
 def test_noise_that_is_stated_counts_as_if_it_were_measured():
     kspace = heart()
-    level = (kspace.noise_covariance.diagonal(dim1=1, dim2=2).real.mean() ** 0.5 / problem_of(kspace).brightness()).item()
+    power = kspace.noise_covariance.diagonal(dim1=1, dim2=2).real.mean()
+    level = (power.sqrt() / problem_of(kspace).brightness()).item()
     measured = PlugAndPlay(network=denoiser(), levels=1, iterations=1)(kspace).data
     stated = PlugAndPlay(network=denoiser(), levels=1, iterations=1, noise=level)(kspace).data
     other = PlugAndPlay(network=denoiser(), levels=1, iterations=1, noise=10 * level)(kspace).data
