@@ -1,4 +1,4 @@
-"""restore slices."""
+"""restore slices, denoise, gibbs, bias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from firstread.cli.options import Out, Overwrite, say
+from firstread.cli.options import Out, Overwrite, Seed, say
 
 restore = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -39,4 +39,51 @@ def restore_slices(
     settings = SliceSettings(resolution_mm=resolution_mm, thickness_mm=thickness_mm, iterations=iterations,
                              robust=robust, bias=bias, patch_mm=patch_mm)
     made = restore_slices_to_folder(stacks, output, mask, settings, overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
+
+
+ImageIn = Annotated[Path, typer.Argument(metavar="INPUT", help="Images: NIfTI, DICOM file or folder.")]
+
+
+@restore.command("denoise")
+def restore_denoise(
+    image: ImageIn,
+    output: Out,
+    method: Annotated[str, typer.Option(help="tv: total variation; pca: local PCA of a series (2 frames or more); "
+                                        "noise2self: a network trained on this image; network: a trained one.")] = "tv",
+    noise: Annotated[float | None, typer.Option(min=0, help="Standard deviation of the noise, for tv and network; "
+                                                "default: estimated.")] = None,
+    weight: Annotated[str, typer.Option(help="Weight of the network, a name or a .safetensors file.")] = "denoise",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Less noise: image.nii.gz and a page with before and after out."""
+    from firstread.jobs.restore_image import restore_image_to_folder
+
+    made = restore_image_to_folder(image, output, "denoise", method=method, noise=noise, weight=weight, seed=seed,
+                                   overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
+
+
+@restore.command("gibbs")
+def restore_gibbs(image: ImageIn, output: Out, overwrite: Overwrite = False) -> None:
+    """Gibbs ringing removed by local subvoxel shifts; for images without zero filling or partial Fourier."""
+    from firstread.jobs.restore_image import restore_image_to_folder
+
+    made = restore_image_to_folder(image, output, "gibbs", overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
+
+
+@restore.command("bias")
+def restore_bias(
+    image: ImageIn,
+    output: Out,
+    mask: Annotated[Path | None, typer.Option(help="Where the body is, on the grid of the image; default: what is "
+                                              "bright.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Slow shading removed (N4)."""
+    from firstread.jobs.restore_image import restore_image_to_folder
+
+    made = restore_image_to_folder(image, output, "bias", mask=mask, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")

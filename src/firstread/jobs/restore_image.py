@@ -1,0 +1,101 @@
+"""Restoration of one file: ``firstread restore denoise|gibbs|bias``.
+
+    file (and mask) ─▶ case ─▶ chain of one stage ─▶ image.nii.gz, restore.json, page.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+
+from firstread.core.case import Case
+from firstread.core.errors import InputError
+from firstread.core.provenance import file_hash, peak_memory_mb, versions
+from firstread.core.records import HardLabels, Image, Record
+from firstread.core.stage import Chain, Stage
+from firstread.io.folder import check_free, new_folder
+from firstread.io.open import read as open_file
+from firstread.nets.denoise import FFDNet
+from firstread.report.restored import MARKER, RestoredReport, write
+from firstread.restore.bias import CorrectBias
+from firstread.restore.denoise import Denoise, DenoisePCA, DenoiseTV
+from firstread.restore.gibbs import RemoveRinging
+from firstread.restore.noise2self import Noise2Self
+from firstread.zoo.store import load
+
+Progress = Callable[[str], None]
+Method = Literal["network", "noise2self", "pca", "tv"]
+TITLES = {"denoise": "Denoised image", "gibbs": "Image without Gibbs ringing", "bias": "Image without bias field"}
+
+
+def denoiser(method: str, *, noise: float | None = None, weight: str | Path = "denoise") -> Stage:
+    """The stage of a denoising method.
+
+    Raises InputError for an unknown method or weight, or a noise level for a method that takes none.
+    """
+    if method not in get_args(Method):
+        raise InputError(f"the method {method!r}", expected=f"one of {', '.join(get_args(Method))}",
+                         remedy="correct --method")
+    if noise is not None and method in ("noise2self", "pca"):
+        raise InputError(f"a noise level for {method}", expected="none: it takes the noise from the image",
+                         remedy="leave --noise out, or use tv or network")
+    if method == "network":
+        found = load(weight)
+        return Denoise(network=FFDNet.from_weight(found.card["network"], found.state), noise=noise)
+    return {"tv": lambda: DenoiseTV(noise=noise), "pca": DenoisePCA, "noise2self": Noise2Self}[method]()
+
+
+def restore_image(path: Path, stage: Stage, *, title: str, mask: Path | None = None, seed: int = 0,
+                  progress: Progress = lambda text: None) -> RestoredReport:
+    """One image through one stage.
+
+    mask: where the body is, on the grid of the image (for a bias field). Raises InputError for k-space or a mask that
+    is no 3D image, and whatever reading a file and the stage may raise.
+    """
+    started = time.perf_counter()
+    progress(f"opening {path.name}")
+    opened = open_file(path).case
+    image = opened.get("image")
+    if not isinstance(image, Image):
+        raise InputError(f"{path.name}, which holds k-space", expected="images", remedy="reconstruct it first")
+    if image.data.shape[2] != 1:
+        raise InputError(f"{path.name} with {image.data.shape[2]} colours", expected="grey images",
+                         remedy="give one channel")
+    data = image.data if image.data.is_complex() else image.data.float()
+    records: dict[str, Record] = {"image": Image(image.rows, data, image.grid, image.times_s, image.cycle_s,
+                                                 image.source, notes=image.notes)}
+    if mask is not None:
+        records["mask"] = _mask(mask)
+    progress(stage.name.replace("_", " "))
+    with torch.no_grad():
+        case = Chain(stage)(Case(records, seed=seed))
+    before, after = cast(Image, case["image"]), cast(Image, case[stage.writes])
+    apart = (before.data - after.data).abs().square().mean() / before.data.abs().square().mean().clamp(min=1e-30)
+    return RestoredReport(case, before, after, title, file_hash(path), float(apart.sqrt()), versions(),
+                          time.perf_counter() - started, peak_memory_mb())
+
+
+def restore_image_to_folder(path: Path, folder: Path, verb: Literal["denoise", "gibbs", "bias"], *,
+                            method: str = "tv", noise: float | None = None, weight: str | Path = "denoise",
+                            mask: Path | None = None, seed: int = 0, overwrite: bool = False,
+                            progress: Progress = lambda text: None) -> RestoredReport:
+    """Write ``image.nii.gz``, ``restore.json`` and ``page.html``; whole or not at all."""
+    check_free(folder, marker=MARKER, overwrite=overwrite)
+    stage = {"denoise": lambda: denoiser(method, noise=noise, weight=weight), "gibbs": RemoveRinging,
+             "bias": CorrectBias}[verb]()
+    report = restore_image(path, stage, title=TITLES[verb], mask=mask, seed=seed, progress=progress)
+    with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
+        write(report, work)
+    return report
+
+
+def _mask(path: Path) -> HardLabels:
+    image = open_file(path).case.get("image")
+    if not isinstance(image, Image) or image.data.shape[1] > 1:
+        raise InputError(f"{path.name}, which is no 3D image", expected="a mask: a 3D file of zeros and ones",
+                         remedy="draw the mask on the image")
+    return HardLabels(image.rows, (image.data.abs() > 0.5).to(torch.uint8), image.grid, ("background", "body"))
