@@ -455,7 +455,7 @@ def slice_to_volume() -> Contract:
     from firstread.restore.slices_input import join_stacks
 
     head, brain = head_phantom(seed=0, spacing_mm=4.0)
-    protocol = Protocol(stacks=3, thickness_mm=8.0, gap_mm=0.0, pixel_mm=6.0, drop_outs=0.0, outliers=0.0)
+    protocol = Protocol(stacks=2, thickness_mm=8.0, gap_mm=0.0, pixel_mm=6.0, drop_outs=0.0, outliers=0.0)
     made = acquire_stacks(head, 4.0, motion=MILD, protocol=protocol)
     grid = made.images[0].grid
     inside = mask_on(brain, 4.0, grid, made.poses[:1])[None, None, None].to(torch.uint8)

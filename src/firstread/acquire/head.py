@@ -97,9 +97,9 @@ class _Draw:
 
 
 def _wave(waves: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """The sum of plane waves, of standard deviation one, each separable: ``sin(a + b + c)`` by sums of products."""
-    total = torch.zeros_like(x)
-    for kx, ky, kz, phase in waves.tolist():
-        along = torch.exp(1j * (kx * x[0, 0] + phase))[None, None] * torch.exp(1j * ky * y[0, :, 0])[None, :, None]
-        total += (along * torch.exp(1j * kz * z[:, 0, 0])[:, None, None]).imag
-    return total * math.sqrt(2 / len(waves))
+    """The sum of plane waves, of standard deviation one: ``sin(a + b)`` of planes and of lines, as two products."""
+    k = waves.T
+    plane = (y[0, :, 0, None, None] * k[1] + x[0, 0, None, :, None] * k[0] + k[3]).flatten(0, 1)
+    line = z[:, 0, 0, None] * k[2]
+    total = torch.sin(line) @ torch.cos(plane).T + torch.cos(line) @ torch.sin(plane).T
+    return total.reshape(x.shape) * math.sqrt(2 / len(waves))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,9 +24,11 @@ def restore_slices(
     output: Out,
     mask: Annotated[Path | None, typer.Option(help="Mask of what moves as one, drawn on one of the stacks.")] = None,
     resolution_mm: Annotated[float, typer.Option(help="Voxel size of the volume.")] = 0.8,
+    method: Annotated[Literal["voxels", "field"], typer.Option(help="voxels: super-resolution; field: a small network "
+                                                               "of position, fitted to this case.")] = "voxels",
     thickness_mm: Annotated[float | None, typer.Option(help="Slice thickness where files state none; default: the "
                                                        "distance of slices.")] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="How often slices are placed anew.")] = 3,
+    iterations: Annotated[int, typer.Option(min=1, help="How often slices are placed anew.")] = 4,
     robust: Annotated[bool, typer.Option(help="Weigh pixels and slices by how well they fit.")] = True,
     bias: Annotated[bool, typer.Option(help="Estimate a bias field per slice.")] = True,
     patch_mm: Annotated[float, typer.Option(min=0, help="Move patches of this size on their own; 0: whole "
@@ -36,8 +38,8 @@ def restore_slices(
     """Slice-to-volume: stacks with motion in; volume.nii.gz, slices.json and a page out."""
     from firstread.jobs.restore import SliceSettings, restore_slices_to_folder
 
-    settings = SliceSettings(resolution_mm=resolution_mm, thickness_mm=thickness_mm, iterations=iterations,
-                             robust=robust, bias=bias, patch_mm=patch_mm)
+    settings = SliceSettings(resolution_mm=resolution_mm, method=method, thickness_mm=thickness_mm,
+                             iterations=iterations, robust=robust, bias=bias, patch_mm=patch_mm)
     made = restore_slices_to_folder(stacks, output, mask, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 

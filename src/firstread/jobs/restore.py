@@ -23,6 +23,7 @@ from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
 from firstread.ops.resample import resample
 from firstread.report.slices import MARKER, SlicesReport, write
+from firstread.restore.slices import Method
 from firstread.restore.slices_input import join_stacks
 
 Progress = Callable[[str], None]
@@ -33,8 +34,9 @@ class SliceSettings:
     """What a user can say: as the arguments of SliceToVolume; thickness_mm of all slices where files state none."""
 
     resolution_mm: float = 0.8
+    method: Method = "voxels"
     thickness_mm: float | None = None
-    iterations: int = 3
+    iterations: int = 4
     robust: bool = True
     bias: bool = True
     patch_mm: float = 0.0
@@ -56,8 +58,9 @@ def restore_slices(stacks: Sequence[Path], mask: Path | None = None, settings: S
     records: dict[str, Image | HardLabels] = {"stacks": joined}
     if mask is not None:
         records["mask"] = _read_mask(mask)
-    chain = fetus_chain(resolution_mm=settings.resolution_mm, iterations=settings.iterations, robust=settings.robust,
-                        bias=settings.bias, patch_mm=settings.patch_mm, progress=progress)
+    chain = fetus_chain(resolution_mm=settings.resolution_mm, method=settings.method,
+                        iterations=settings.iterations, robust=settings.robust, bias=settings.bias,
+                        patch_mm=settings.patch_mm, progress=progress)
     with torch.no_grad():
         case = chain(Case(records))
     volume = cast(SliceVolume, case["volume"])

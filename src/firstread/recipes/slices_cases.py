@@ -22,7 +22,7 @@ from firstread.recipes.slices_scores import brain_points, fitted_psnr, on_truth,
 from firstread.restore.slices import SliceToVolume
 from firstread.restore.slices_input import join_stacks
 
-SPACING_MM = 0.5
+SPACING_MM = 0.6
 SEVERITIES = {"mild": MILD, "severe": SEVERE}
 SHOWN = 150  # pixels (1 mm) of brain that a slice must show to be counted
 SLAB_MM = 1.0  # the truth on every millimetre

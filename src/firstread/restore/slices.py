@@ -1,7 +1,7 @@
 """Slice-to-volume reconstruction: stacks of slices of something that moved between them in, one volume out.
 
     stacks ─▶ template, frame ─▶ poses of stacks ─▶ average ─┬▶ poses of slices ─▶ super-resolution ─┐ ─▶ volume
-                                                             └──────────── three times ◀─────────────┘
+                                                             └──────────── four times ◀──────────────┘
 
 After Kuklisova-Murgasova et al. 2012 (robust statistics, super-resolution), Kainz et al. 2015 (template by rank) and
 Alansary et al. 2017 (patches).
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from firstread.core.errors import GeometryError, InputError, SettingError
 from firstread.core.records import HardLabels, Image, Note, Rows
 from firstread.core.slices import SliceVolume
 from firstread.core.stage import Stage
-from firstread.ops.slice_sampling import SliceSampling
 from firstread.restore.slices_align import align_stacks
+from firstread.restore.slices_field import fit_field
 from firstread.restore.slices_input import SliceSet, check_finite, cut_slices
 from firstread.restore.slices_loop import (
     EDGE,
@@ -40,6 +41,7 @@ from firstread.restore.slices_superres import super_resolve
 from firstread.restore.slices_volume import Frame, choose_template, make_frame, template_volume
 
 FINAL_STEPS = 10
+Method = Literal["voxels", "field"]
 
 
 class SliceToVolume(Stage):
@@ -47,25 +49,31 @@ class SliceToVolume(Stage):
 
     resolution_mm: of the isotropic volume. iterations: how often slices are placed anew.
     robust: EM weights for pixels and slices (off: all count alike). bias: estimate a bias field per slice.
+    method: "voxels", super-resolution as above; "field", a network of position fitted to this case instead.
     patch_mm: after the first iteration squares of this size, half overlapping, move on their own (0: whole slices).
     regularization: of edges against noise.
     progress: told what is being done.
 
     Reads the Image "stacks" (a row per stack, as ``join_stacks`` makes it) and optionally the HardLabels "mask" of the
     part that moves as one; writes the SliceVolume "volume". The gradient is that of the last super-resolution with
-    poses and weights as found. Raises GeometryError for stacks that do not overlap, SignalError for an empty mask.
+    poses and weights as found; a field has none. Raises GeometryError for stacks that do not overlap, SignalError for
+    an empty mask.
     """
 
     result = "volume"
 
-    def __init__(self, *, resolution_mm: float | int = 0.8, iterations: int = 3, robust: bool = True, bias: bool = True,
-                 patch_mm: float | int = 0, regularization: float | int = REGULARIZATION[-1],
-                 progress: Progress | None = None):
+    def __init__(self, *, resolution_mm: float | int = 0.8, method: Method = "voxels", iterations: int = 4,
+                 robust: bool = True, bias: bool = True, patch_mm: float | int = 0,
+                 regularization: float | int = REGULARIZATION[-1], progress: Progress | None = None):
         super().__init__()
         if not 0.2 <= resolution_mm <= 10 or iterations < 1 or regularization <= 0 or patch_mm < 0:
             raise SettingError(f"{resolution_mm} mm, {iterations} iterations, regularization {regularization}, patches "
                                f"of {patch_mm} mm", remedy="correct the setting", expected="0.2 to 10 mm, one "
                                "iteration or more, regularization above zero")
+        if method not in get_args(Method):
+            raise SettingError(f"method {method!r}", expected=" or ".join(get_args(Method)), remedy="take one of them")
+        self.method: Method = method
+        self.differentiable = method != "field"
         self.resolution_mm, self.iterations, self.robust, self.bias = float(resolution_mm), iterations, robust, bias
         self.patch_mm, self.regularization = float(patch_mm), float(regularization)
         self.progress: Callable[[str], None] = progress or _silent
@@ -99,10 +107,10 @@ class SliceToVolume(Stage):
         with torch.no_grad():
             fit, used = self._estimate(replace(slices, values=slices.values.detach()), frame, still)
         used = used if used.values.shape != slices.values.shape else slices
-        volume, sampling = self._finish(fit, used, slices, frame)
+        fit, volume = self._finish(fit, used, frame)
         data = (volume * frame.mask)[None, None, None] / float(factors[template])
         on_slices = of_parents(fit, used, slices) if used is not slices else fit
-        result = describe(stacks, slices, on_slices, still, frame, sampling, template, reason)
+        result = describe(stacks, slices, on_slices, still, frame, template, reason)
         rows = Rows(stacks.rows.subject[:1], torch.zeros_like(stacks.rows.part[:1]), stacks.rows.draw[:1])
         made = SliceVolume(rows, data, frame.grid, source=stacks.source, notes=stacks.notes,
                            region=frame.mask[None, None, None].float(), **result)
@@ -115,25 +123,26 @@ class SliceToVolume(Stage):
         return align_stacks(volume, self.resolution_mm, slices, frame.mask, still, template)
 
     def _estimate(self, slices: SliceSet, frame: Frame, still: Tensor) -> tuple[Fit, SliceSet]:
-        home = still[slices.stack]
-        fit = begin(slices, home, frame.mask, self.resolution_mm)
-        fit = settle(fit, slices, frame.mask, self.resolution_mm, home, self.progress)
+        fit = begin(slices, still[slices.stack], frame.mask, self.resolution_mm)
+        fit = settle(fit, slices, frame.mask, self.resolution_mm, self.progress)
         for number in range(self.iterations):
             if number == 1 and self.patch_mm > 0:
                 slices, fit = cut_patches(slices, fit, self.patch_mm)
-                home = still[slices.stack]
-            fit = outer_iteration(fit, slices, frame.mask, self.resolution_mm, home, number=number,
+            fit = outer_iteration(fit, slices, frame.mask, self.resolution_mm, number=number,
                                   last=number == self.iterations - 1, robust=self.robust, bias=self.bias,
                                   progress=self.progress)
         return fit, slices
 
-    def _finish(self, fit: Fit, used: SliceSet, slices: SliceSet, frame: Frame) -> tuple[Tensor, SliceSampling]:
-        """The last solve, which carries the gradient to the stacks."""
+    def _finish(self, fit: Fit, used: SliceSet, frame: Frame) -> tuple[Fit, Tensor]:
+        """The last solve, which carries the gradient to the stacks; or the field, with which poses move once more."""
+        if self.method == "field":
+            volume, poses = fit_field(fit, used, frame.grid.shape, self.resolution_mm, progress=self.progress)
+            return replace(fit, poses=poses), volume.clamp_min(0)
         weights = fit.pixel_weights * fit.weights[:, None, None]
         sampling = sampling_of(used, fit.poses, frame.grid.shape, self.resolution_mm, fit.pixel_weights > 0)
         volume = super_resolve(sampling, used.values * fit.gain(), weights, fit.volume, edge=EDGE * MEAN,
                                regularization=self.regularization, iterations=FINAL_STEPS)
-        return volume.clamp_min(0), sampling
+        return fit, volume.clamp_min(0)
 
     def _notes(self, stacks: Image, mask: HardLabels | None, made: SliceVolume) -> list[Note]:
         notes = [] if mask is not None else [NO_MASK]

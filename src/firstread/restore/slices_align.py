@@ -9,10 +9,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from firstread.ops.resample import sample
-from firstread.ops.rigid import about, angle_degrees, exponential
+from firstread.ops.rigid import about, angle_degrees, exponential, fit_rigid
 from firstread.restore.slices_input import SliceSet
 from firstread.restore.slices_intensity import smooth_plane
-from firstread.restore.slices_register import COARSE, MIDDLE, Level, Targets, best_of, refine, with_gradient
+from firstread.restore.slices_register import (
+    COARSE,
+    MIDDLE,
+    Level,
+    Targets,
+    best_of,
+    refine,
+    refine_starts,
+    with_gradient,
+)
 
 GROUP_PIXELS = 3000
 TURN_DEG = 25.0
@@ -92,6 +101,22 @@ def align_slices(volume: Float[Tensor, "z y x"], spacing_mm: float, slices: Slic
     return poses, ncc
 
 
+def stack_motion(slices: SliceSet, poses: Float[Tensor, "slice 4 4"]) -> Float[Tensor, "slice 4 4"]:
+    """Of every slice, the rigid motion nearest to those of its whole stack; the third that is furthest off left out."""
+    corners = slices.points()[:, ::max(1, slices.plane[0] - 1), ::max(1, slices.plane[1] - 1)].flatten(1, 2).double()
+    moved = corners @ poses[:, :3, :3].transpose(1, 2) + poses[:, None, :3, 3]
+    made = torch.empty_like(poses)
+    for stack in torch.unique(slices.stack).tolist():
+        own = slices.stack == stack
+        used = torch.ones(int(own.sum()), dtype=torch.bool)
+        for _ in range(4):
+            whole = fit_rigid(corners[own][used].flatten(0, 1), moved[own][used].flatten(0, 1))
+            away = (corners[own] @ whole[:3, :3].T + whole[:3, 3] - moved[own]).norm(dim=-1).mean(dim=1)
+            used = away <= torch.quantile(away, 0.67)
+        made[own] = whole
+    return made
+
+
 def mask_weights(slices: SliceSet, mask: Bool[Tensor, "z y x"], spacing_mm: float, poses: Float[Tensor, "slice 4 4"],
                  soft_mm: float) -> Float[Tensor, "slice v u"]:
     """How much each pixel counts: its share, where the mask (grown softly by about ``soft_mm``) is at its pose."""
@@ -121,17 +146,20 @@ def targets_of(slices: SliceSet, level: Level, weights: Float[Tensor, "slice v u
 
 
 def _grouped(targets: Targets, group: Int[Tensor, " slice"], poses: Float[Tensor, "slice 4 4"]) -> Targets:
-    """One target per group of slices, each slice at its pose: GROUP_PIXELS pixels drawn evenly from those counted."""
+    """One target per group of slices, each at its pose: GROUP_PIXELS pixels at most, drawn evenly of those counted."""
     pose = poses.float()
     points = targets.points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
     nodes = targets.nodes @ pose[:, :3, :3].transpose(1, 2)
     made = []
+    counted = (targets.weights > 0).sum(dim=1)
+    most = int(torch.zeros(int(group.max()) + 1, dtype=torch.long).index_add(0, group, counted).max())
+    count = max(1, min(GROUP_PIXELS, most))
     for number in range(int(group.max()) + 1):
         own = group == number
         weights = targets.weights[own].flatten()
         some = weights.nonzero()[:, 0]
-        some = some[torch.linspace(0, len(some) - 1, GROUP_PIXELS).long()] if len(some) else torch.zeros(
-            GROUP_PIXELS, dtype=torch.long)
+        some = some[torch.linspace(0, len(some) - 1, count).long()] if len(some) else torch.zeros(
+            count, dtype=torch.long)
         made.append((targets.values[own].flatten()[some], weights[some], points[own].flatten(0, 1)[some],
                      nodes[own][0]))
     values, weights, points, nodes = (torch.stack(column) for column in zip(*made, strict=True))
@@ -150,17 +178,14 @@ def _from_starts(volume: Tensor, spacing_mm: float, targets: Targets, poses: Ten
     own = (share[..., None] * targets.points).sum(dim=1).double() / share.sum(dim=1).clamp_min(1e-9)[:, None]
     own = (poses[:, :3, :3] @ own[..., None])[..., 0] + poses[:, :3, 3]
     turns = torch.cat((torch.zeros(1, 3), torch.eye(3), -torch.eye(3))) * TURN_DEG * torch.pi / 180
-    found, scores = [], []
+    starts = []
     for turn in turns.double():
         for move in (torch.zeros_like(own), middle - own):
             twist = torch.cat((turn.expand(len(own), 3), torch.zeros_like(own)), dim=1)
             start = about(exponential(twist), own)
             start[:, :3, 3] += move
-            pose, ncc = refine(volume, spacing_mm, targets, start @ poses, iterations)
-            found.append(pose)
-            scores.append(ncc)
-    best = torch.stack(scores).argmax(dim=0)
-    return torch.stack(found)[best, torch.arange(len(best))]
+            starts.append(start @ poses)
+    return refine_starts(volume, spacing_mm, targets, torch.stack(starts), iterations)
 
 
 def _searched(volume: Tensor, spacing_mm: float, slices: SliceSet, targets: Targets, poses: Tensor) -> Tensor:
@@ -168,15 +193,13 @@ def _searched(volume: Tensor, spacing_mm: float, slices: SliceSet, targets: Targ
     pose = poses @ slices.affine
     centre = pose[:, :3, 3] + (pose[:, :3, :2] @ torch.tensor([slices.plane[1] / 2, slices.plane[0] / 2]).double())
     axes = pose[:, :3, :3] / pose[:, :3, :3].norm(dim=1, keepdim=True)
-    best, score = refine(volume, spacing_mm, targets, poses, 3)
+    starts = [poses]
     for axis, size in ((0, TILT), (0, -TILT), (1, TILT), (1, -TILT), (2, TILT), (2, -TILT), (3, SHIFT), (3, -SHIFT)):
         direction = axes[:, :, min(axis, 2)] * size
         zero = torch.zeros_like(direction)
         twist = torch.cat((zero, direction) if axis == 3 else (direction, zero), dim=1)
-        found, ncc = refine(volume, spacing_mm, targets, about(exponential(twist), centre) @ poses, 3)
-        better = ncc > score + 0.005
-        best, score = torch.where(better[:, None, None], found, best), torch.where(better, ncc, score)
-    return best
+        starts.append(about(exponential(twist), centre) @ poses)
+    return refine_starts(volume, spacing_mm, targets, torch.stack(starts), 3, margin=0.005)
 
 
 def _neighbours(slices: SliceSet, poses: Tensor, step: int) -> Tensor:

@@ -10,17 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstread.ops.slice_sampling import SliceSampling
-from firstread.restore.slices_align import align_groups, align_slices, mask_weights
+from firstread.restore.slices_align import align_groups, align_slices, mask_weights, stack_motion
 from firstread.restore.slices_input import SliceSet
 from firstread.restore.slices_intensity import log_bias, slice_scales
 from firstread.restore.slices_register import COARSE, FEW, FINE, MIDDLE, Level
 from firstread.restore.slices_robust import SCALE_RANGE, Outliers, slice_potentials, slice_weights
 from firstread.restore.slices_superres import EDGE, gridded, super_resolve
 
-ROUNDS = (2, 2, 3)
+ROUNDS = (2, 2, 2, 3)
 STEPS = 5
-GROUPS = (15, 8, 4, 1, 1, 1)
-REGULARIZATION = (0.04, 0.02, 0.01)
+GROUPS = (15, 8, 4, 1)
+REGULARIZATION = (0.04, 0.02, 0.02, 0.01)
 MEAN = 700.0
 DOUBT = 0.3  # least weight of a pixel for scale and bias, which its error may come from
 Progress = Callable[[str], None]
@@ -64,15 +64,20 @@ def begin(slices: SliceSet, poses: Float[Tensor, "slice 4 4"], mask: Bool[Tensor
                torch.zeros_like(slices.values))
 
 
-def settle(fit: Fit, slices: SliceSet, mask: Bool[Tensor, "z y x"], spacing_mm: float, home: Float[Tensor, "slice 4 4"],
+def settle(fit: Fit, slices: SliceSet, mask: Bool[Tensor, "z y x"], spacing_mm: float,
            progress: Progress) -> Fit:
-    """Rough poses, from large groups of slices to single ones; the volume is the average of what fits, each time."""
-    for size in GROUPS:
+    """Rough poses, from large groups of slices to single ones; the volume is the average of what fits, each time.
+
+    A group is of slices taken one after the other, so of one half of an interleaved stack at most.
+    """
+    longest = int(slices.number.max() - slices.number.min() + 1) // 2
+    for size in (size for size in GROUPS if size <= longest):
         progress(f"  groups of {size} slices" if size > 1 else "  single slices, roughly")
         if size > 1:
             poses = align_groups(fit.volume, spacing_mm, slices, mask, fit.poses, size)
             _, ncc = align_slices(fit.volume, spacing_mm, slices, mask, poses, poses, (Level(4.0, 3, 0),))
         else:
+            home = stack_motion(slices, fit.poses)
             poses, ncc = align_slices(fit.volume, spacing_mm, slices, mask, fit.poses, home, (COARSE,), search=True)
         share = mask_weights(slices, mask, spacing_mm, poses, 2.0)
         fits = (ncc - ncc[ncc > 0].median() + 0.15).clamp(0, 0.15) / 0.15 if bool((ncc > 0).any()) else ncc
@@ -82,12 +87,12 @@ def settle(fit: Fit, slices: SliceSet, mask: Bool[Tensor, "z y x"], spacing_mm: 
     return fit
 
 
-def outer_iteration(fit: Fit, slices: SliceSet, mask: Bool[Tensor, "z y x"], spacing_mm: float,
-                    home: Float[Tensor, "slice 4 4"], *, number: int, last: bool, robust: bool, bias: bool,
-                    progress: Progress) -> Fit:
+def outer_iteration(fit: Fit, slices: SliceSet, mask: Bool[Tensor, "z y x"], spacing_mm: float, *,
+                    number: int, last: bool, robust: bool, bias: bool, progress: Progress) -> Fit:
     """Place every slice in the volume, then super-resolve; the last iteration leaves its final solve to the caller."""
     progress(f"  iteration {number + 1}: placing {len(slices)} slices")
     corrected = replace(slices, values=slices.values * fit.gain())
+    home = stack_motion(slices, fit.poses)
     poses, ncc = align_slices(fit.volume, spacing_mm, corrected, mask, fit.poses, home, (MIDDLE, FINE))
     share = mask_weights(slices, mask, spacing_mm, poses, 2.0)
     sampling = sampling_of(slices, poses, _shape(mask), spacing_mm, share > 0)

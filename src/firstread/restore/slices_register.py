@@ -58,6 +58,11 @@ class Targets:
         return Targets(self.values.gather(1, first), self.weights.gather(1, first),
                        self.points.gather(1, first[..., None].expand(-1, -1, 3)), self.nodes, self.node_weights)
 
+    def repeated(self, times: int) -> Targets:
+        """All groups, one after the other, ``times`` over."""
+        return Targets(self.values.repeat(times, 1), self.weights.repeat(times, 1), self.points.repeat(times, 1, 1),
+                       self.nodes.repeat(times, 1, 1), self.node_weights)
+
 
 def with_gradient(volume: Float[Tensor, "z y x"], spacing_mm: float, smooth_mm: float) -> Float[Tensor, "4 z y x"]:
     """The smoothed volume and its derivatives along x, y, z per millimetre."""
@@ -87,6 +92,17 @@ def refine(volume: Float[Tensor, "4 z y x"], spacing_mm: float, targets: Targets
                                        for new, old in zip(found, (ncc, hessian, slope, centre), strict=True))
         damping = torch.where(better, damping / 3, damping * 5).clamp(1e-4, 1e4)
     return poses, torch.where(enough, ncc, torch.zeros_like(ncc)).float()
+
+
+def refine_starts(volume: Float[Tensor, "4 z y x"], spacing_mm: float, targets: Targets,
+                  starts: Float[Tensor, "start group 4 4"], iterations: int, *, margin: float = 0.0
+                  ) -> Float[Tensor, "group 4 4"]:
+    """For each group the best pose that one of its starts leads to; the first one's unless better by ``margin``."""
+    count = len(starts)
+    poses, ncc = refine(volume, spacing_mm, targets.repeated(count), starts.flatten(0, 1), iterations)
+    ncc = ncc.reshape(count, -1)
+    ncc[0] += margin
+    return poses.reshape(starts.shape)[ncc.argmax(dim=0), torch.arange(starts.shape[1])]
 
 
 def best_of(volume: Float[Tensor, "4 z y x"], spacing_mm: float, targets: Targets,

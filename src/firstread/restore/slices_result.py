@@ -9,7 +9,6 @@ from torch import Tensor
 
 from firstread.core.records import Image, Note
 from firstread.core.slices import OUTSIDE
-from firstread.ops.slice_sampling import SliceSampling
 from firstread.restore.slices_input import SliceSet
 from firstread.restore.slices_loop import Fit
 from firstread.restore.slices_register import FEW
@@ -21,8 +20,8 @@ NO_MASK = Note("no_mask", "No mask was given: everything bright was taken as one
 KEPT = 0.5
 
 
-def describe(stacks: Image, slices: SliceSet, fit: Fit, still: Tensor, frame: Frame, sampling: SliceSampling,
-             template: int, reason: str) -> dict[str, Any]:
+def describe(stacks: Image, slices: SliceSet, fit: Fit, still: Tensor, frame: Frame, template: int, reason: str
+             ) -> dict[str, Any]:
     """The tables of a SliceVolume: of all slices of all stacks, those never looked at too."""
     depth = [int(torch.isfinite(stacks.data[row, 0, 0]).any(dim=(1, 2)).sum()) for row in range(stacks.batch)]
     place = [(row, z) for row in range(stacks.batch) for z in range(depth[row])]
