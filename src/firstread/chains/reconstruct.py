@@ -139,8 +139,8 @@ def method_of(name: str, kspace: KSpace) -> str:
 def regularization_of(text: str | None, name: str, kspace: KSpace) -> Weight:
     """A regularization as a user states it: a number, ``auto`` or a way to choose it; None for the default.
 
-    ``auto``: Stein's unbiased risk for Cartesian data, the L-curve along a trajectory. Raises SettingError for a number that is
-    negative or not finite, and for what the method does not have.
+    ``auto``: Stein's unbiased risk for Cartesian data, the L-curve along a trajectory. Raises SettingError for a number
+    that is negative or not finite, and for what the method does not have.
     """
     if text is None:
         return None

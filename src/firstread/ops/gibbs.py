@@ -1,4 +1,4 @@
-"""Gibbs ringing of images whose k-space was cut off, removed by local subvoxel shifts (Kellner, Dhital, Kiselev, Reisert 2016)."""
+"""Gibbs ringing of images whose k-space was cut off, removed by local subvoxel shifts (Kellner et al. 2016)."""
 
 from __future__ import annotations
 
