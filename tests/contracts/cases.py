@@ -624,6 +624,16 @@ def uptake_in_regions() -> Contract:
     return Contract(UptakeInRegions(), {"image": image, "labels": labels})
 
 
+def self_gate() -> Contract:
+    from firstread.acquire.coils import GaussianCoils
+    from firstread.acquire.mri_trajectory import EncodeTrajectory
+    from firstread.acquire.trajectories import Radial
+    from firstread.reconstruct.self_gating import SelfGate
+
+    scan = EncodeTrajectory(trajectory=Radial(shots=13), coils=GaussianCoils(count=3), snr=50.0)
+    return Contract(SelfGate(shot_s=0.3, count=3), {"kspace": scan(blob(frames=6), Key(1, "encode"))}, "kspace")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "UptakeInRegions": uptake_in_regions,
     "StandardizedUptake": standardized_uptake,
@@ -684,6 +694,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "EncodeMoving": encode_moving,
     "MotionCorrected": motion_corrected,
     "CorrectBias": correct_bias,
+    "SelfGate": self_gate,
     "Upsample": upsample,
     "ModelSuperResolution": model_super_resolution,
     "LearnedSuperResolution": learned_super_resolution,

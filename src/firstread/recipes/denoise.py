@@ -27,8 +27,8 @@ from firstread.recipes.varnet import scene
 
 NAME = "denoise"
 SUMMARY = "denoising of images of any anatomy at any noise level, from simulation alone"
-SEED, STEPS, OBJECTS, SIZE = 0, 1500, 375, 128
-BATCH, CROP, NOISE = 8, 40, (0.005, 0.35)
+SEED, STEPS, OBJECTS, SIZE = 0, 800, 200, 128
+BATCH, CROP, NOISE = 8, 32, (0.005, 0.35)
 Batch = tuple[Float[Tensor, "row 2 y x"], Float[Tensor, " row"], Float[Tensor, "row 2 y x"]]
 
 
@@ -115,7 +115,8 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     torch.manual_seed(SEED)
     net = fit(network().to(device), NoisyCrops(folder, seed=SEED),
               lambda model, batch: loss(model, tuple(part.to(device) for part in batch)), steps=count, seed=SEED,
-              learning_rate=3e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, every=200)
+              learning_rate=3e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, warmup=50, averaging=0.99,
+              every=100)
     card = {"name": NAME, "summary": SUMMARY, "recipe": "denoise", "seed": SEED, "steps": count,
             "data": f"{len(list(folder.glob('*.npz')))} simulated objects (no anatomy in particular, chests)",
             "noise": f"white, {NOISE[0]} to {NOISE[1]} of the 99th percentile; complex, real, Rician magnitudes",
