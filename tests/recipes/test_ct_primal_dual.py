@@ -21,7 +21,7 @@ KEY = Key(1, "test primal dual")
 
 def rays(views: int) -> tuple[Sinogram, torch.Tensor]:
     ellipses = random_ellipses(torch.Generator().manual_seed(4), 140.0)
-    data = scan(ellipses, KEY, 0, views, 1e4)[None, None]
+    data = scan(ellipses, KEY, 0, views, 1e4)[0][None, None]
     truth = hounsfield(draw_ellipses(ellipses, grid()) * WATER_PER_MM)
     return Sinogram(Rows.subjects(1), data, grid(), beam(views)), truth
 
@@ -36,7 +36,7 @@ def test_a_few_steps_are_better_than_where_it_began():
     torch.manual_seed(0)
     net = PrimalDualNetwork(iterations=2, memory=3, width=8)
     ellipses = random_ellipses(torch.Generator().manual_seed(4), 140.0)
-    noisy = Example(scan(ellipses, KEY, 0, 16, 3e3) / WATER_PER_MM, projection(16),
+    noisy = Example(scan(ellipses, KEY, 0, 16, 3e3)[0] / WATER_PER_MM, projection(16),
                     draw_ellipses(ellipses, grid()).float()[None, None])
     first = loss(net, noisy).item()
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)

@@ -29,8 +29,8 @@ from firstread.recipes.files import refuse_data, write_weight
 from firstread.reconstruct.primal_dual import ScaledProjection, learned_attenuation
 
 SUMMARY = "learned primal-dual reconstruction of fan-beam CT, from ellipses alone"
-SEED, STEPS, SIZE, PIXEL_MM = 0, 1200, 64, 5.0
-VIEWS, PHOTONS = (16, 24, 32, 48, 64, 96), (3e3, 1e6)
+SEED, STEPS, SIZE, PIXEL_MM = 0, 300, 64, 5.0
+VIEWS, PHOTONS = (16, 24, 32, 48, 64), (3e3, 1e6)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ def projection(views: int) -> ScaledProjection:
 
 
 def scan(ellipses: Float[Tensor, "ellipse 6"], key: Key, number: int, views: int, photons: float
-         ) -> Float[Tensor, "1 1 view bin"]:
-    """Noisy line integrals, without unit, of ellipses whose values are relative to water."""
+         ) -> tuple[Float[Tensor, "1 1 view bin"], Float[Tensor, "1 1 view bin"]]:
+    """Noisy line integrals, without unit, of ellipses whose values are relative to water; and their weights."""
     clean = measure_ellipses(ellipses, beam(views)).float() * WATER_PER_MM
     rows = Rows.subjects(1)
     rows = Rows(rows.subject + number, rows.part, rows.draw)
-    return low_dose(clean[None, None, None, None], rows, key, photons, 5.0)[0].flatten(0, 3)[:, None]
+    data, weights = low_dose(clean[None, None, None, None], rows, key, photons, 5.0)
+    return data.flatten(0, 3)[:, None], weights.flatten(0, 3)[:, None]
 
 
 def example(key: Key, step: int) -> Example:
@@ -86,7 +87,7 @@ def example(key: Key, step: int) -> Example:
     photons = math.exp(uniform(*(math.log(v) for v in PHOTONS)))
     ellipses = random_ellipses(generator, uniform(100, 155), count=int(uniform(3, 30)))
     ellipses[0, 0] = uniform(0.7, 1.2)
-    integrals = scan(ellipses, key, step, views, photons) / WATER_PER_MM
+    integrals = scan(ellipses, key, step, views, photons)[0] / WATER_PER_MM
     return Example(integrals, projection(views), draw_ellipses(ellipses, grid()).float()[None, None])
 
 
@@ -102,6 +103,6 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     torch.manual_seed(SEED)
     key, net = Key(SEED, "ct_primal_dual"), network().to(device)
     fit(net, lambda step: example(key, step).to(device), loss, steps=steps or STEPS, seed=SEED,
-        checkpoint=output / "ct-primal-dual.pt", learning_rate=2e-3, warmup=50, weight_decay=1e-5, averaging=0.99,
-        every=100)
+        checkpoint=output / "ct-primal-dual.pt", learning_rate=4e-3, warmup=20, weight_decay=1e-5, averaging=0.98,
+        every=25)
     return write_weight(net, output / "ct-primal-dual.safetensors")
