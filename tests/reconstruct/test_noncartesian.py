@@ -66,6 +66,17 @@ def test_few_spokes_need_the_coils_and_then_the_prior(image, truth):
     assert sparse < parallel < direct and sparse < 0.5 * direct
 
 
+def test_the_weight_is_chosen_by_the_l_curve_alone(image, truth):
+    kspace = measured(image, Radial(shots=16), snr=30.0)
+    one = replace(kspace, data=kspace.data[:, :1], trajectory=kspace.trajectory[:, :1])
+    with torch.no_grad():
+        errors = [nrmse(SpatialTV(regularization=w, iterations=25)(one).data, truth[:, :1]) for w in (1e-3, 1e-2, 1e-1)]
+        made = SpatialTV(regularization=None, choice="l-curve", iterations=25)(one)
+    assert nrmse(made.data, truth[:, :1]) < 1.3 * min(errors) < 0.8 * max(errors)
+    with pytest.raises(SettingError, match="along a trajectory"):
+        SpatialTV(regularization=None, choice="sure")(one)
+
+
 def test_golden_angles_of_several_frames_help_each_other(image, truth):
     kspace = measured(image, Radial(shots=13))
     alone, together = CGSense(regularization=1e-3)(kspace), TemporalTV(regularization=1e-2, iterations=40)(kspace)

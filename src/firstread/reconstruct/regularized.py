@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -95,7 +96,7 @@ class Regularized(Stage, ABC):
         samples = (places * y.shape[2]).to(y.real.dtype)
 
         def image_at(relative: Tensor, data: Tensor = y) -> Tensor:
-            fit = self._fit(Problem(data, problem.encoding))
+            fit = self._fit(replace(problem, measured=data))
             return self.solve(fit, relative.reshape(-1, *[1] * 5) * unit).x
 
         def misfit(x: Tensor) -> Tensor:
