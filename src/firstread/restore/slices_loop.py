@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from firstread.core.errors import SignalError
 from firstread.ops.slice_sampling import SliceSampling
 from firstread.restore.slices_align import align_groups, align_slices, mask_weights, stack_motion
 from firstread.restore.slices_input import SliceSet
@@ -127,7 +128,7 @@ def expectation(fit: Fit, sampling: SliceSampling, slices: SliceSet, share: Floa
     corrected = slices.values * torch.exp(-field)
     scales = slice_scales(corrected, simulated, trusted)
     error = scales[:, None, None] * corrected - simulated
-    pixels = share.sum(dim=(1, 2))
+    pixels = (share > 0).sum(dim=(1, 2))
     possible = (scales > SCALE_RANGE[0]) & (scales < SCALE_RANGE[1]) & (pixels > FEW)
     if not robust:
         return replace(fit, scales=scales.clamp(*SCALE_RANGE), log_bias=field, pixel_weights=share,
@@ -135,6 +136,9 @@ def expectation(fit: Fit, sampling: SliceSampling, slices: SliceSet, share: Floa
     here = share > 0
     which = here.nonzero()[:, 0]
     use = share[here] * possible[which]
+    if not bool((use > 0).any()):
+        raise SignalError("slices of which none resembles the others", expected="stacks of the same part of one body",
+                          remedy="give a mask of that part, or leave out the stacks that do not show it")
     e = error[here]
     outliers = outliers or Outliers.of(e[use > 0], use[use > 0])
     weights = outliers.weights(e)

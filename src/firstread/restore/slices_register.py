@@ -22,7 +22,7 @@ from firstread.ops.rigid import about, exponential
 from firstread.ops.slice_sampling import gaussian_kernel, smooth_volume
 
 STEP = (0.2, 4.0)  # longest single step: rad, mm
-FEW = 24.0  # fewer pixels than this place nothing
+FEW = 24  # fewer pixels than this place nothing
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def with_gradient(volume: Float[Tensor, "z y x"], spacing_mm: float, smooth_mm: 
 def refine(volume: Float[Tensor, "4 z y x"], spacing_mm: float, targets: Targets, poses: Float[Tensor, "group 4 4"],
            iterations: int) -> tuple[Float[Tensor, "group 4 4"], Float[Tensor, " group"]]:
     """Poses of higher NCC, and that NCC; groups of too few pixels keep theirs and get NCC 0."""
-    enough = targets.weights.sum(dim=1) > FEW
+    enough = (targets.weights > 0).sum(dim=1) > FEW
     y = _standard(targets.values, targets.weights)[0]
     ncc, hessian, slope, centre = _normal_equations(volume, spacing_mm, targets, y, poses)
     damping = torch.full_like(ncc, 1e-2)
