@@ -3,8 +3,9 @@
 One slice of 256 x 256 pixels of 1 mm, 180 parallel views of 363 bins of 1 mm, float32, one thread, each tool in a
 process of its own. Errors: forward, against exact line integrals of ellipses, rays averaged over the width of a bin,
 root mean square over that of the truth; adjoint, |<Ax, y> - <x, Aᵀy>| over |<Ax, y>|. CPU seconds; what a tool prepares
-once for a geometry is apart, and so are imports. Installed with ``pip install scikit-image astra-toolbox``; a tool that
-is not there is left out, and the table says so.
+once for a geometry is apart, and so are imports (but for SciPy's, which ours makes when it first prepares). Installed
+with ``pip install scikit-image astra-toolbox`` (whose wheel wants libcudart 12 and libcufft 11 to be found); a tool
+that is not there is left out, and the table says so.
 """
 
 from __future__ import annotations

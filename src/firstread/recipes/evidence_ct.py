@@ -26,7 +26,7 @@ from firstread.core.sinogram import Sinogram
 from firstread.nets.primal_dual import PrimalDualNetwork
 from firstread.ops.attenuation import WATER_PER_MM, hounsfield
 from firstread.ops.quality import psnr, ssim
-from firstread.recipes.ct_primal_dual import beam, grid, network, scan
+from firstread.recipes.ct_primal_dual import STEPS, beam, grid, network, scan
 from firstread.recipes.evidence_pet import pet_page
 from firstread.recipes.files import write_text
 from firstread.recipes.heart_tables import mean_of
@@ -118,7 +118,8 @@ def ct_page(count: int, weight: Path | None, report: Callable[[str], object]) ->
              "reconstruction. Total variation: λ = 0.1 (10⁶ / photons)^0.3, a rule from a few trials on one phantom "
              "of another seed; SART: 8 subsets, 15 passes."]
     if weight is not None:
-        lines[-1] += (f" Learned primal-dual: weight {weights_hash(learned(weight))} of the recipe `ct-primal-dual`, "
+        lines[-1] += (f" Learned primal-dual: weight {weights_hash(learned(weight))} of `firstread train "
+                      f"ct-primal-dual` ({STEPS} steps, one training, given by `--weight`), "
                       "trained on ellipses of other seeds, 16 to 64 views and 3·10³ to 10⁶ photons.")
     for family, said in (("ellipses", "Random ellipses (the family of the training, other seeds)"),
                          ("chests", "Chests (a family that was never trained on)")):
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evidence_ct", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/evidence"))
-    parser.add_argument("--phantoms", type=int, default=10)
+    parser.add_argument("--phantoms", type=int, default=6)
     parser.add_argument("--weight", type=Path, help="of the learned network; without it, it is left out")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
