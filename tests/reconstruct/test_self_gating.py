@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 import torch
@@ -48,6 +49,7 @@ def body(k: torch.Tensor, breath: torch.Tensor, beat: torch.Tensor) -> torch.Ten
     return torch.stack(signal) * N * 2 * math.pi
 
 
+@lru_cache
 def scan(*, moving: bool = True) -> tuple[KSpace, torch.Tensor, torch.Tensor]:
     breath, beat = motion() if moving else (torch.zeros(SHOTS), torch.zeros(SHOTS))
     k = Radial(shots=SHOTS)(1, (N, N))[0]

@@ -51,6 +51,31 @@ def derivative(image: Complex[Tensor, "*axes"], dim: int) -> Complex[Tensor, "*a
     return torch.fft.ifft(torch.fft.fft(image, dim=dim) * (2j * math.pi * k).reshape(-1, *[1] * (-dim - 1)), dim=dim)
 
 
+def relative_to_first(pose: Float[Tensor, "batch shot number"]) -> Float[Tensor, "batch shot number"]:
+    """The poses ``T_s T_1⁻¹``, which explain the same scan with the body as the first shot saw it.
+
+    >>> relative_to_first(torch.tensor([[[0.0, 1.0, 2.0], [0.0, 4.0, 2.0]]]))[0].tolist()
+    [[0.0, 0.0, 0.0], [0.0, 3.0, 0.0]]
+    """
+    flat = pose.shape[-1] == 3
+    whole = torch.zeros_like(pose[..., :1]).expand(*pose.shape[:-1], 6).clone() if flat else pose
+    if flat:
+        whole[..., 0], whole[..., 4:] = pose[..., 0], pose[..., 1:]
+    (sz, sy, sx), (cz, cy, cx) = whole[..., :3].sin().unbind(-1), whole[..., :3].cos().unbind(-1)
+    rows = (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx,
+            sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx, -sy, cy * sx, cy * cx)
+    rotation = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))  # of (x, y, z): about x, then y, then z
+    turn = rotation @ rotation[:, :1].mT
+    shift = whole[..., 3:].flip(-1)
+    shift = (shift - (turn @ shift[:, :1, :, None])[..., 0]).flip(-1)
+    about_z = torch.atan2(turn[..., 1, 0], turn[..., 0, 0])
+    if flat:
+        return torch.cat((about_z[..., None], shift[..., 1:]), dim=-1)
+    about = torch.stack((about_z, -torch.asin(turn[..., 2, 0].clamp(-1, 1)),
+                         torch.atan2(turn[..., 2, 1], turn[..., 2, 2])), dim=-1)
+    return torch.cat((about, shift), dim=-1)
+
+
 class RigidMotion(LinearOp):
     """One image, once for every shot, as the scanner sees it: ``(T_s x)(r) = x(R_s⁻¹ (r - t_s))``.
 

@@ -13,7 +13,7 @@ from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace, Note
 from firstread.core.stage import Stage
 from firstread.ops.encoding import CartesianEncoding
-from firstread.ops.rigid_motion import RigidMotion
+from firstread.ops.rigid_motion import RigidMotion, relative_to_first
 from firstread.ops.solve import conjugate_gradient, solve
 from firstread.reconstruct.problem import Problem, image_from, problem_of
 
@@ -22,8 +22,8 @@ Poses = Float[Tensor, "batch shot number"]
 
 @dataclass(frozen=True)
 class MotionEstimate:
-    """pose: of every shot (:class:`~firstread.ops.rigid_motion.RigidMotion`); misfit: ``‖A x - y‖ / ‖y‖`` per row,
-    of the uncorrected image (``before``) and the corrected one (``after``); steps: alternations that were made."""
+    """pose: of every shot relative to the first (:class:`~firstread.ops.rigid_motion.RigidMotion`); before, after: the
+    misfit ``‖A x - y‖ / ‖y‖`` per row without and with correction; steps: alternations that were made."""
 
     pose: Poses
     before: Float[Tensor, " batch"]
@@ -107,6 +107,7 @@ def estimate_motion(problem: Problem, spacing_mm: Sequence[float], *, numbers: i
             if bool((in_degrees(pose - old).abs() <= tolerance).all()):
                 break
         step = max(step, last) if stage is not problem else step
+    pose = relative_to_first(pose)
     after, _ = _misfit(problem, pose, spacing_mm, weight)
     return MotionEstimate(pose, before, after, step)
 
@@ -181,7 +182,7 @@ class MotionCorrected(Stage):
 
 def note_of(found: MotionEstimate) -> Note:
     """One sentence on the largest motion, relative to the first shot."""
-    pose = in_degrees(found.pose - found.pose[:, :1]).abs()
+    pose = in_degrees(found.pose).abs()
     angles = 1 if pose.shape[-1] == 3 else 3
     return Note("rigid_motion", f"Motion between {pose.shape[1]} shots was estimated and corrected: up to "
                 f"{float(pose[..., :angles].max()):.1f} degrees and {float(pose[..., angles:].max()):.1f} mm from the "

@@ -22,8 +22,8 @@ class RemoveRinging(Stage):
     """Gibbs ringing removed by local subvoxel shifts, in plane (:func:`~firstread.ops.gibbs.remove_ringing`).
 
     For images on the grid they were acquired on, without zero filling: a note says where the highest frequencies are
-    empty. Partial Fourier leaves ringing of twice the period along its axis, which stays (Lee, Novikov and Fieremans
-    2021). Before any other filter; where noise matters, after denoising.
+    empty. Partial Fourier leaves ringing of longer periods along its axis, which stays in part (Lee, Novikov and
+    Fieremans 2021). Before any other filter; where noise matters, after denoising.
 
     shifts: tried on either side, in steps of half a pixel over shifts; window: pixels from and to which oscillation is
     looked at. Reads an Image, writes the Image "unringed". Differentiable.
