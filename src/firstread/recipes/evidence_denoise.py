@@ -189,8 +189,8 @@ def page(noise: dict[float, Rowed], moves: dict[str, list[dict[str, float]]], br
              f"Simulated: {HEARTS} hearts of the phantom's test family (seeds from {FIRST_SEED}), one slice of "
              f"{SIZE} x {SIZE} pixels in {FRAMES} frames, white complex noise of the level stated (of each part, "
              f"relative to the 99th percentile). PSNR in dB of the magnitude, peak 1. Total variation and the network "
-             f"are told the level. MP-PCA uses all frames together, the others each frame alone; Noise2Self (200 steps) "
-             f"sees no other data than the noisy series. {about}", "",
+             f"are told the level. MP-PCA uses all frames together, the others each frame alone; Noise2Self (200 "
+             f"steps) sees no other data than the noisy series. {about}", "",
              "| noise | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     lines += [f"| {level} | " + " | ".join(interval(rows[name], 1) for name in names) + " |"
               for level, rows in noise.items()]

@@ -1,0 +1,42 @@
+"""The denoising recipe and its evidence page, small."""
+
+import pytest
+import torch
+
+from firstread.core.errors import SettingError
+from firstread.core.geometry import Grid
+from firstread.core.records import Image, Rows
+from firstread.nets.denoise import FFDNet
+from firstread.recipes import denoise, evidence_denoise
+from firstread.restore.denoise import Denoise
+from firstread.zoo.store import load
+
+
+def test_examples_depend_on_their_number_alone_and_carry_the_noise_stated(tmp_path):
+    folder = denoise.store_all(tmp_path / "objects", count=2)
+    one, again = denoise.NoisyCrops(folder, seed=0), denoise.NoisyCrops(folder, seed=0)
+    assert all(torch.equal(a, b) for a, b in zip(one(3), again(3), strict=True))
+    noisy, noise, clean = one(3)
+    assert noisy.shape == clean.shape == (denoise.BATCH, 2, denoise.CROP, denoise.CROP)
+    assert (noise >= denoise.NOISE[0]).all() and (noise <= denoise.NOISE[1]).all()
+    image, added = torch.full((64, 64), 2 + 1j), 0.1 * torch.randn(64, 64, 2)
+    for kind, parts in ((0, 2), (2, 1), (3, 1)):
+        made, seen = denoise.pair(image, torch.view_as_complex(added), kind)
+        assert float((seen - made).abs().square().mean()) == pytest.approx(parts * 0.01, rel=0.1)
+
+
+def test_a_step_of_training_gives_a_weight_that_the_stage_takes(tmp_path):
+    weight = load(denoise.train(tmp_path, steps=2))
+    net = FFDNet.from_weight(weight.card["network"], weight.state)
+    image = Image(Rows.subjects(1), torch.rand(1, 1, 1, 1, 9, 8), Grid.from_spacing((1, 9, 8), (5.0, 1.0, 1.0)))
+    assert Denoise(network=net)(image).data.shape == image.data.shape
+    with pytest.raises(SettingError, match="data"):
+        denoise.train(tmp_path, data=tmp_path)
+
+
+def test_the_page_says_what_was_measured():
+    row = {"true degrees": 3.0, "degrees": 0.5, "true mm": 2.0, "mm": 0.25, "before": 0.3, "after": 0.04}
+    text = evidence_denoise.page({0.1: {"as it came": [20.0, 22.0], "MP-PCA": [30.0, 31.0]}},
+                                 {"random lines": [row, row]}, None, "No network was given.")
+    assert "| 0.1 | 21.0 (20.0 to 22.0) | 30.5 (30.0 to 31.0) |" in text and "simulated" in text.lower()
+    assert "| random lines | 3.00 (3.00 to 3.00) | 0.50 (0.50 to 0.50) |" in text and "real brain" not in text
