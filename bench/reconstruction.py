@@ -1,9 +1,12 @@
-"""CG-SENSE of a slice and temporal TV of a cine beside BART and sigpy: ``python bench/reconstruction.py``.
+"""CG-SENSE and wavelets of a slice, temporal TV and locally low rank of a cine beside BART and sigpy.
 
-All tools get the same k-space, mask and true coil maps, one thread, data in memory (BART: files in a memory file
-system), each run in a process of its own. Every tool is run at growing numbers of iterations; the row shows the CPU
-seconds at the first number whose error against the noiseless truth is within 2 % of the best that all tools reach.
-CPU seconds, not wall time, so that other work on the machine counts less; start-up (imports, BART's own) is apart.
+``python bench/reconstruction.py``. All tools get the same k-space, mask and true coil maps, one thread, data in memory
+(BART: files in a memory file system), each tool in a process of its own. Every tool is run at growing numbers of
+iterations (wavelets and low rank, whose transforms and blocks differ: at several weights too); the row shows the least
+CPU seconds whose error against the noiseless truth is within 2 % of the best that all tools reach. A tool that does not
+reach it at any number of iterations tried is shown at its least error, marked "not reached", and sets no target. CPU
+seconds, not wall time, so that other work on the machine counts less; start-up (imports, BART's own) is apart. Peak
+memory is that of the whole process, for Python tools with their libraries.
 """
 
 from __future__ import annotations
@@ -21,12 +24,22 @@ from pathlib import Path
 
 import numpy as np
 
-JOBS = {"cg": "CG-SENSE, one slice", "tv": "temporal TV, cine"}
-TOOLS = ("firstread", "sigpy", "bart")
-ITERATIONS = {("cg", "firstread"): (5, 10, 20, 30), ("cg", "sigpy"): (5, 10, 20, 30), ("cg", "bart"): (5, 10, 20, 30),
-              ("tv", "firstread"): (20, 40, 60, 100), ("tv", "sigpy"): (40, 100, 160, 240),
-              ("tv", "bart"): (5, 10, 20, 40)}
+JOBS = {"cg": "CG-SENSE, one slice", "wavelet": "wavelets, one slice", "tv": "temporal TV, cine",
+        "llr": "locally low rank, cine"}
+SLICE = ("cg", "wavelet")
+TOOLS = ("firstread", "sigpy", "sigpy, ADMM", "bart")
 RIDGE, VARIATION = 1e-3, 1e-2
+# (job, tool): weights of the penalty and numbers of iterations; what is not here is not offered by the tool
+RUNS: dict[tuple[str, str], tuple[tuple[float, ...], tuple[int, ...]]] = {
+    ("cg", "firstread"): ((RIDGE,), (5, 10, 20, 30)), ("cg", "sigpy"): ((RIDGE,), (5, 10, 20, 30)),
+    ("cg", "bart"): ((RIDGE,), (5, 10, 20, 30)),
+    ("wavelet", "firstread"): ((5e-3, 1e-2, 2e-2), (20, 40, 60, 100)),
+    ("wavelet", "sigpy"): ((5e-3, 1e-2, 2e-2), (20, 40, 60, 100)),
+    ("wavelet", "bart"): ((5e-3, 1e-2, 2e-2), (20, 40, 60, 100)),
+    ("tv", "firstread"): ((VARIATION,), (20, 40, 60, 100)), ("tv", "sigpy"): ((VARIATION,), (100, 240)),
+    ("tv", "sigpy, ADMM"): ((VARIATION,), (10, 20)), ("tv", "bart"): ((VARIATION,), (10, 20, 40)),
+    ("llr", "firstread"): ((0.03, 0.1, 0.3), (20, 40)), ("llr", "bart"): ((0.03, 0.1, 0.3), (20, 40, 80)),
+}
 DEVICE_FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
@@ -63,14 +76,16 @@ def cpu_seconds(children: bool = False) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def by_firstread(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, float]:
+def by_firstread(job: str, folder: Path, weight: float, iterations: int) -> tuple[np.ndarray, float]:
     import torch
 
     from firstread.core.geometry import Grid
     from firstread.core.records import KSpace, Rows
+    from firstread.ops.minimize import LeastSquares
     from firstread.ops.solve import conjugate_gradient
-    from firstread.ops.variation import minimize_total_variation
+    from firstread.ops.variation import solve_total_variation
     from firstread.reconstruct.problem import problem_of
+    from firstread.reconstruct.sparse import LocallyLowRank, Wavelet
 
     torch.set_num_threads(1)
     data, mask, maps = (torch.from_numpy(np.load(folder / f"{n}.npy")) for n in ("kspace", "mask", "maps"))
@@ -82,9 +97,11 @@ def by_firstread(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, f
         problem = problem_of(kspace)
         gram, rhs = problem.encoding.gram, problem.rhs()
         if job == "cg":
-            return conjugate_gradient(lambda v: gram(v) + RIDGE * v, rhs, iterations=count, systems=4)
-        return minimize_total_variation(gram, rhs, torch.tensor(VARIATION), bound=problem.encoding.bound(),
-                                        iterations=count)
+            return conjugate_gradient(lambda v: gram(v) + weight * v, rhs, iterations=count, systems=4)
+        fit, amount = LeastSquares(gram, rhs, problem.encoding.bound()), torch.full((1, 1, 1, 1, 1, 1), weight)
+        if job == "tv":
+            return solve_total_variation(fit, amount, iterations=count, tolerance=0.0).x
+        return (Wavelet if job == "wavelet" else LocallyLowRank)(iterations=count, tolerance=0.0).solve(fit, amount).x
 
     with torch.no_grad():
         run(1)
@@ -93,7 +110,7 @@ def by_firstread(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, f
         return image[0, :, 0, 0].numpy(), cpu_seconds() - before
 
 
-def by_sigpy(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, float]:
+def by_sigpy(job: str, folder: Path, weight: float, iterations: int, solver: str | None) -> tuple[np.ndarray, float]:
     import sigpy
 
     data, mask, maps = (np.load(folder / f"{n}.npy") for n in ("kspace", "mask", "maps"))
@@ -103,12 +120,16 @@ def by_sigpy(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, float
     encode = sigpy.linop.Multiply(encode.oshape, mask[:, None, :, None].astype(np.float32)) * encode
 
     def run(count: int) -> np.ndarray:
+        common = {"max_iter": count, "show_pbar": False}
         if job == "cg":
-            return sigpy.app.LinearLeastSquares(encode, data, lamda=RIDGE, max_iter=count, show_pbar=False).run()
+            return sigpy.app.LinearLeastSquares(encode, data, lamda=weight, **common).run()
+        if job == "wavelet":
+            transform = sigpy.linop.Wavelet(shape, axes=(-2, -1))
+            penalty = sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(transform.oshape, weight), transform)
+            return sigpy.app.LinearLeastSquares(encode, data, proxg=penalty, **common).run()
         finite = sigpy.linop.FiniteDifference(shape, axes=(0,))
-        penalty = sigpy.prox.L1Reg(finite.oshape, VARIATION)
-        app = sigpy.app.LinearLeastSquares(encode, data, proxg=penalty, G=finite, max_iter=count, show_pbar=False)
-        return app.run()
+        penalty = sigpy.prox.L1Reg(finite.oshape, weight)
+        return sigpy.app.LinearLeastSquares(encode, data, proxg=penalty, G=finite, solver=solver, **common).run()
 
     run(1)
     before = cpu_seconds()
@@ -116,21 +137,23 @@ def by_sigpy(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, float
     return image[:, 0], cpu_seconds() - before
 
 
-def by_bart(job: str, folder: Path, iterations: int) -> tuple[np.ndarray, float]:
+def by_bart(job: str, folder: Path, weight: float, iterations: int) -> tuple[np.ndarray, float]:
     data, maps = np.load(folder / "kspace.npy"), np.load(folder / "maps.npy")
     frames, coils, y, x = data.shape
     write_cfl(folder / "kspace", data, (x, y, 1, coils, 1, 1, 1, 1, 1, 1, frames))
     write_cfl(folder / "maps", maps, (x, y, 1, coils))
     before = cpu_seconds(children=True)
-    subprocess.run(bart_command(job, folder, iterations), check=True, capture_output=True,
+    subprocess.run(bart_command(job, folder, weight, iterations), check=True, capture_output=True,
                    env={**os.environ, "OMP_NUM_THREADS": "1"})
     spent = cpu_seconds(children=True) - before
     image = np.fromfile(folder / "image.cfl", dtype=np.complex64).reshape(frames, y, x)
     return image, spent
 
 
-def bart_command(job: str, folder: Path, iterations: int) -> list[str]:
-    penalty = ["-l2", "-r", str(RIDGE)] if job == "cg" else ["-R", f"T:1024:0:{VARIATION}", "-C", "3", "-u", "0.05"]
+def bart_command(job: str, folder: Path, weight: float, iterations: int) -> list[str]:
+    penalty = {"cg": ["-l2", "-r", str(weight)], "wavelet": ["-R", f"W:3:0:{weight}"],
+               "tv": ["-R", f"T:1024:0:{weight}", "-C", "3", "-u", "0.05"],
+               "llr": ["-R", f"L:3:3:{weight}", "-b", "8"]}[job]
     return ["bart", "pics", "-w", "1", "-i", str(iterations), *penalty,
             *(str(folder / n) for n in ("kspace", "maps", "image"))]
 
@@ -140,78 +163,96 @@ def write_cfl(path: Path, data: np.ndarray, dims: tuple[int, ...]) -> None:
     data.astype(np.complex64).tofile(path.with_suffix(".cfl"))
 
 
-def measure(job: str, tool: str, iterations: int, folder: Path) -> dict[str, float]:
-    """In this process: error against the truth (scale fitted, phase too) and CPU seconds."""
-    run = {"firstread": by_firstread, "sigpy": by_sigpy, "bart": by_bart}[tool]
-    image, seconds = run(job, folder, iterations)
+def measure(job: str, tool: str, weight: float, iterations: int, folder: Path) -> dict[str, float]:
+    """In this process: error of the magnitude against the truth, CPU seconds, peak memory."""
+    if tool.startswith("sigpy"):
+        image, seconds = by_sigpy(job, folder, weight, iterations, "ADMM" if tool.endswith("ADMM") else None)
+    else:
+        image, seconds = (by_bart if tool == "bart" else by_firstread)(job, folder, weight, iterations)
     truth = np.load(folder / "truth.npy")
-    return {"iterations": iterations, "nrmse": float(np.linalg.norm(np.abs(image) - truth) / np.linalg.norm(truth)),
-            "seconds": seconds}
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 if tool == "bart" else peak_memory_mb()
+    return {"weight": weight, "iterations": iterations, "seconds": seconds, "mb": memory,
+            "nrmse": float(np.linalg.norm(np.abs(image) - truth) / np.linalg.norm(truth))}
+
+
+def peak_memory_mb() -> float:
+    """Of this process since it began its own program (what ``getrusage`` says begins with that of its parent)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def start_up(tool: str) -> float:
     """CPU seconds to be ready: imports, or BART's own start."""
     command = ["bart", "version"] if tool == "bart" else [sys.executable, "-c", {
-        "firstread": "import firstread.reconstruct.iterative", "sigpy": "import sigpy"}[tool]]
+        "firstread": "import firstread.reconstruct.iterative"}.get(tool, "import sigpy")]
     before = cpu_seconds(children=True)
     subprocess.run(command, check=True, capture_output=True)
     return cpu_seconds(children=True) - before
 
 
-def compare(job: str, *, size: int, frames: int, coils: int, repeats: int) -> list[str]:
+def compare(job: str, tools: list[str], *, size: int, frames: int, coils: int, repeats: int, most: int | None
+            ) -> list[str]:
     """The rows of one job."""
+    runs: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(dir=DEVICE_FOLDER) as name:
-        folder = Path(name)
-        make_data(folder, size=size, frames=frames, coils=coils)
-        runs: dict[str, list[dict[str, float]]] = {}
-        for tool in TOOLS:
-            runs[tool] = []
-            for count in ITERATIONS[job, tool]:
-                found = [json.loads(subprocess.run(
-                    [sys.executable, __file__, "--one", job, tool, str(count), str(folder)], check=True,
-                    capture_output=True, text=True).stdout) for _ in range(repeats)]
-                runs[tool].append(sorted(found, key=lambda f: f["seconds"])[repeats // 2])
-                print(job, tool, runs[tool][-1], flush=True)
-    target = 1.02 * max(min(r["nrmse"] for r in rows) for rows in runs.values())
-    chosen = {tool: next(r for r in rows if r["nrmse"] <= target) for tool, rows in runs.items()}
-    ours = chosen["firstread"]["seconds"]
-    lines = []
-    for tool, row in chosen.items():
-        name = f"{JOBS[job]}, {frames} × {coils} × {size}²"
-        lines.append(f"| {name} | {tool} | {row['iterations']} | {row['nrmse']:.4f} | {row['seconds']:.2f} | "
-                     f"{row['seconds'] / ours:.2f} | {start_up(tool):.2f} |")
+        make_data(Path(name), size=size, frames=frames, coils=coils)
+        for tool in (t for t in tools if (job, t) in RUNS):
+            counts = [str(c) for c in RUNS[job, tool][1] if most is None or c <= most]
+            done = subprocess.run([sys.executable, __file__, "--one", job, tool, name, str(repeats), *counts],
+                                  check=True, capture_output=True, text=True).stdout
+            runs[tool] = [json.loads(line) for line in done.splitlines()]
+            print(*runs[tool], sep="\n", flush=True)
+    least = {tool: min(r["nrmse"] for r in rows) for tool, rows in runs.items()}
+    able = [error for error in least.values() if error <= 1.1 * min(least.values())]
+    target = 1.02 * max(able)
+    lines, ours = [], 0.0
+    for tool, rows in runs.items():
+        kept = [r for r in rows if r["nrmse"] <= target]
+        row = min(kept, key=lambda r: r["seconds"]) if kept else min(rows, key=lambda r: r["nrmse"])
+        ours = ours or row["seconds"]
+        note = "" if kept else " (not reached)"
+        lines.append(f"| {JOBS[job]}, {frames} × {coils} × {size}² | {tool} | {row['weight']:g} | {row['iterations']} "
+                     f"| {row['nrmse']:.4f}{note} | {row['seconds']:.2f} | {row['seconds'] / ours:.1f} | "
+                     f"{row['mb']:.0f} | {start_up(tool):.2f} |")
     return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--one", nargs=4, metavar=("JOB", "TOOL", "COUNT", "FOLDER"), help="one run, here")
+    parser.add_argument("--one", nargs="+", metavar="WHAT", help="job, tool, folder, repeats, iterations: here")
     parser.add_argument("--size", type=int, default=256, help="of the slice")
     parser.add_argument("--cine-size", type=int, default=256)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--most", type=int, help="skip runs of more iterations")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
     parser.add_argument("-o", "--output", type=Path, default=Path("bench/results/reconstruction.md"))
     given = parser.parse_args()
     if given.one:
-        job, tool, count, folder = given.one
-        print(json.dumps(measure(job, tool, int(count), Path(folder))))
+        job, tool, folder, repeats, *counts = given.one
+        for weight in RUNS[job, tool][0]:
+            for count in map(int, counts):
+                found = [measure(job, tool, weight, count, Path(folder)) for _ in range(int(repeats))]
+                print(json.dumps(sorted(found, key=lambda f: f["seconds"])[len(found) // 2]), flush=True)
         return 0
-    shapes = {"cg": (given.size, 1), "tv": (given.cine_size, given.frames)}
-    rows = [row for job in given.jobs
-            for row in compare(job, size=shapes[job][0], frames=shapes[job][1], coils=8, repeats=given.repeats)]
+    rows = []
+    for job in given.jobs:
+        size, frames = (given.size, 1) if job in SLICE else (given.cine_size, given.frames)
+        rows += compare(job, given.tools, size=size, frames=frames, coils=8, repeats=given.repeats, most=given.most)
     bart = subprocess.run(["bart", "version"], capture_output=True, text=True, check=True).stdout.strip()
     versions = ", ".join(f"{n} {version(n)}" for n in ("torch", "sigpy", "numpy"))
-    commands = " and ".join(f"`{' '.join(bart_command(job, Path('FOLDER'), 10))}`" for job in JOBS)
+    commands = [f"- {JOBS[job]}: `{' '.join(bart_command(job, Path('FOLDER'), RUNS[job, 'bart'][0][0], 20))}`"
+                for job in given.jobs]
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text("\n".join([
         "# Reconstruction beside BART and sigpy", "", *(__doc__ or "").strip().splitlines()[2:], "",
-        f"Median of {given.repeats}; one thread; {versions}, BART {bart}; {time.strftime('%Y-%m-%d')}.", "",
-        f"Command: `python bench/reconstruction.py --size {given.size} --cine-size {given.cine_size} --frames "
-        f"{given.frames} --repeats {given.repeats}`. BART: {commands}. sigpy: `sigpy.app.LinearLeastSquares`, conjugate"
-        " gradients, and primal-dual with `G = FiniteDifference` along time.", "",
-        "| job | tool | iterations | NRMSE | CPU s | times ours | start-up CPU s |", "|---|---|---|---|---|---|---|",
-        *rows, ""]), encoding="utf-8")
+        f"Median of {given.repeats}; one thread; {versions}, BART {bart}; {time.strftime('%Y-%m-%d')}; a shared "
+        "machine of two cores.", "", f"Command: `python {' '.join(sys.argv)}`. sigpy: `sigpy.app.LinearLeastSquares`, "
+        "conjugate gradients, its accelerated gradients with `prox.UnitaryTransform`, and with `G = FiniteDifference` "
+        "along time its primal-dual solver or ADMM. BART:", "", *commands, "",
+        "| job | tool | λ | iterations | NRMSE | CPU s | times ours | peak memory MB | start-up CPU s |",
+        "|---|---|---|---|---|---|---|---|---|", *rows, ""]), encoding="utf-8")
     print("\n".join(rows))
     return 0
 
