@@ -50,13 +50,14 @@ class SliceToVolume(Stage):
     resolution_mm: of the isotropic volume. iterations: how often slices are placed anew.
     robust: EM weights for pixels and slices (off: all count alike). bias: estimate a bias field per slice.
     method: "voxels", super-resolution as above; "field", a network of position fitted to this case instead.
-    patch_mm: after the first iteration squares of this size, half overlapping, move on their own (0: whole slices).
+    patch_mm: after the first iteration squares of this size, half overlapping, move on their own (0: whole slices);
+    they carry no gradient.
     regularization: of edges against noise.
     progress: told what is being done.
 
     Reads the Image "stacks" (a row per stack, as ``join_stacks`` makes it) and optionally the HardLabels "mask" of the
     part that moves as one; writes the SliceVolume "volume". The gradient is that of the last super-resolution with
-    poses and weights as found; a field has none. Raises GeometryError for stacks that do not overlap, SignalError for
+    poses and weights as found. A field has none. Raises GeometryError for stacks that do not overlap, SignalError for
     an empty mask.
     """
 
@@ -73,7 +74,7 @@ class SliceToVolume(Stage):
         if method not in get_args(Method):
             raise SettingError(f"method {method!r}", expected=" or ".join(get_args(Method)), remedy="take one of them")
         self.method: Method = method
-        self.differentiable = method != "field"
+        self.differentiable = method == "voxels" and not (patch_mm > 0 and iterations > 1)
         self.resolution_mm, self.iterations, self.robust, self.bias = float(resolution_mm), iterations, robust, bias
         self.patch_mm, self.regularization = float(patch_mm), float(regularization)
         self.progress: Callable[[str], None] = progress or _silent
@@ -106,10 +107,11 @@ class SliceToVolume(Stage):
         slices = cut_slices(scaled, frame.to_frame, frame.mask, self.resolution_mm, still)
         with torch.no_grad():
             fit, used = self._estimate(replace(slices, values=slices.values.detach()), frame, still)
-        used = used if used.values.shape != slices.values.shape else slices
+        patched = self.patch_mm > 0 and self.iterations > 1
+        used = used if patched else slices  # whole slices carry the gradient
         fit, volume = self._finish(fit, used, frame)
         data = (volume * frame.mask)[None, None, None] / float(factors[template])
-        on_slices = of_parents(fit, used, slices) if used is not slices else fit
+        on_slices = of_parents(fit, used, slices) if patched else fit
         result = describe(stacks, slices, on_slices, still, frame, template, reason)
         rows = Rows(stacks.rows.subject[:1], torch.zeros_like(stacks.rows.part[:1]), stacks.rows.draw[:1])
         made = SliceVolume(rows, data, frame.grid, source=stacks.source, notes=stacks.notes,
