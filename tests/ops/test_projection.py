@@ -146,6 +146,9 @@ def test_bad_geometry_is_refused():
     with pytest.raises(GeometryError, match="arc of 180"):
         fan_weights(FanBeam.uniform(views=90, bins=120, bin_mm=5.0, source_mm=500.0, detector_mm=1000.0,
                                     arc_rad=math.pi))
+    with pytest.raises(GeometryError, match="whole number of turns"):
+        fan_weights(FanBeam.uniform(views=90, bins=120, bin_mm=5.0, source_mm=500.0, detector_mm=1000.0,
+                                    arc_rad=2.5 * math.pi))
     with pytest.raises(GeometryError, match="source"):
         FanBeam.uniform(views=3, bins=4, bin_mm=1.0, source_mm=900.0, detector_mm=500.0)
     with pytest.raises(SettingError, match="0 bins"):

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from firstread.acquire.ellipses import draw_ellipses, measure_ellipses
 from firstread.acquire.pet import ScanPET, spread
+from firstread.core.case import Case
 from firstread.core.emission import Emission
 from firstread.core.errors import GeometryError, SettingError, SignalError
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, Rows
 from firstread.core.sinogram import ParallelBeam
+from firstread.core.stage import Chain
 from firstread.ops.attenuation import attenuation_at_511
 from firstread.ops.emission import expectation_maximization, poisson_log_likelihood
 from firstread.ops.projection import Projection
@@ -111,6 +113,14 @@ def test_scan_of_known_ellipses():
     assert ((emission.data - model) / model.sqrt()).std().item() == pytest.approx(1.0, abs=0.05)
     factors = emission.factors[0, 0, 0, 0] / emission.factors.max()
     assert (factors - survive).abs().mean() < 0.01
+
+
+def test_in_a_chain_activity_alone_is_not_its_own_ct():
+    made = Chain(ScanPET(beam=BEAM, counts=None))(Case({"activity": image(WARM)}))["emission"]
+    assert made.factors.min() == made.factors.max() == 1
+    both = Chain(ScanPET(beam=BEAM, counts=None))(Case({"activity": image(WARM), "ct": image(WATER, -1000.0)}))
+    assert torch.allclose(both["emission"].factors, scan(counts=None).factors)
+    assert "48 views" in both.trail[0].settings
 
 
 def test_scatter_keeps_its_share():

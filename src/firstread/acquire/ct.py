@@ -38,6 +38,10 @@ class ScanCT(Stage):
                                remedy="use None for no noise")
         self.beam, self.photons, self.electronic, self.water_per_mm = beam, photons, electronic, water_per_mm
 
+    def settings(self) -> str:
+        """The geometry and the constructor's other arguments."""
+        return f"{self.beam.summary}, {super().settings()}"
+
     def forward(self, image: Image, key: Key) -> Sinogram:
         if image.data.is_complex() or not bool(torch.isfinite(image.data.detach()).all()):
             raise SignalError("an image that is complex or has NaN", expected="finite Hounsfield units",

@@ -42,6 +42,10 @@ class ScanPET(Stage):
         self.beam, self.counts, self.randoms = beam, counts, randoms
         self.scatter, self.scatter_mm = scatter, scatter_mm
 
+    def settings(self) -> str:
+        """The geometry and the constructor's other arguments."""
+        return f"{self.beam.summary}, {super().settings()}"
+
     def forward(self, activity: Image, key: Key, ct: Image | None = None) -> Emission:
         data = activity.data
         if data.is_complex() or not bool((data.detach() >= 0).all()) or not bool((data.detach() > 0).any()):
@@ -49,7 +53,7 @@ class ScanPET(Stage):
                               remedy="give the scanner an activity image")
         projection = Projection.of(self.beam, activity.grid)
         survive = torch.ones_like(projection(data[:, :1, :1].detach()))
-        if ct is not None:
+        if ct is not None and ct is not activity:  # a chain gives the only image of a case to both
             if not ct.grid.same_as(activity.grid):
                 raise GeometryError("a CT on another grid than the activity", expected="one grid for both",
                                     remedy="resample the CT onto the grid of the activity")

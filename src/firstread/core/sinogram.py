@@ -7,6 +7,7 @@ millimetres from the middle of its plane, about which the scanner turns. Every g
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ G = TypeVar("G", bound="Beam")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beam:
+class Beam(ABC):
     """What all beams share: views and a row of equal detector bins.
 
     angles_rad: of the views; bins, bin_mm: number and width of the detector's bins; offset_mm: of the detector's middle
@@ -53,9 +54,18 @@ class Beam:
         index = torch.arange(self.bins, dtype=torch.float64)
         return (index - (self.bins - 1) / 2) * self.bin_mm + self.offset_mm
 
+    @property
+    def summary(self) -> str:
+        """One line for the trail.
+
+        >>> ParallelBeam.uniform(views=2, bins=3, bin_mm=2.0).summary
+        'ParallelBeam(2 views, 3 bins of 2 mm)'
+        """
+        return f"{type(self).__name__}({len(self.angles_rad)} views, {self.bins} bins of {self.bin_mm:g} mm)"
+
+    @abstractmethod
     def rays(self) -> tuple[Float[Tensor, "view bin"], Float[Tensor, "view bin"]]:
         """θ in radians and s in millimetres of every ray."""
-        raise NotImplementedError
 
     def at_views(self: G, chosen: Sequence[int]) -> G:
         """The same beam at some of its views."""

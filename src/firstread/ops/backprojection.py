@@ -75,8 +75,8 @@ def view_weights(angles_rad: Float[Tensor, " view"]) -> Float[Tensor, " view"]:
 def fan_weights(beam: FanBeam) -> Float[Tensor, "view bin"]:
     """What each ray of a fan scan counts, times the step between views: every line of the object counts once.
 
-    A full turn: one half. From half a turn plus the fan on: Parker's smooth weights (1982), the fan taken as wide as
-    the arc allows. Raises GeometryError for shorter arcs and for steps that are not equal.
+    Whole turns: one half over their number. From half a turn plus the fan on: Parker's smooth weights (1982), the fan
+    taken as wide as the arc allows. Raises GeometryError for other arcs and for steps that are not equal.
     """
     angles, views = beam.angles, len(beam.angles_rad)
     if views < 2:
@@ -88,6 +88,9 @@ def fan_weights(beam: FanBeam) -> Float[Tensor, "view bin"]:
                             remedy="sort the views, or use an iterative reconstruction")
     arc = step * views
     if arc > 2 * math.pi - 1.5 * step:
+        if abs(arc / (2 * math.pi) - round(arc / (2 * math.pi))) * 2 * math.pi > 1.5 * step:
+            raise GeometryError(f"an arc of {math.degrees(arc):.0f}°", expected="a whole number of turns, or less than "
+                                "one", remedy="leave out the views beyond a turn")
         return torch.full((views, beam.bins), math.pi / views, dtype=torch.float64)
     half = (step * (views - 1) - math.pi) / 2
     if half < beam.half_fan_rad - beam.bin_mm / beam.detector_mm:
