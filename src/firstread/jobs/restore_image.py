@@ -46,7 +46,9 @@ def denoiser(method: str, *, noise: float | None = None, weight: str | Path = "d
     if method == "network":
         found = load(weight)
         return Denoise(network=FFDNet.from_weight(found.card["network"], found.state), noise=noise)
-    return {"tv": lambda: DenoiseTV(noise=noise), "pca": DenoisePCA, "noise2self": Noise2Self}[method]()
+    if method == "tv":
+        return DenoiseTV(noise=noise)
+    return DenoisePCA() if method == "pca" else Noise2Self()
 
 
 def restore_image(path: Path, stage: Stage, *, title: str, mask: Path | None = None, seed: int = 0,
@@ -85,8 +87,9 @@ def restore_image_to_folder(path: Path, folder: Path, verb: Literal["denoise", "
                             progress: Progress = lambda text: None) -> RestoredReport:
     """Write ``image.nii.gz``, ``restore.json`` and ``page.html``; whole or not at all."""
     check_free(folder, marker=MARKER, overwrite=overwrite)
-    stage = {"denoise": lambda: denoiser(method, noise=noise, weight=weight), "gibbs": RemoveRinging,
-             "bias": CorrectBias}[verb]()
+    stage: Stage = RemoveRinging() if verb == "gibbs" else CorrectBias()
+    if verb == "denoise":
+        stage = denoiser(method, noise=noise, weight=weight)
     report = restore_image(path, stage, title=TITLES[verb], mask=mask, seed=seed, progress=progress)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         write(report, work)

@@ -52,10 +52,10 @@ def share_along_x(image: Num[Tensor, "*lead y x"]) -> Num[Tensor, "y x"]:
 
 def _along(line: Tensor, shifts: int, first: int, last: int) -> Tensor:
     """The correction along the last axis of complex images."""
-    size, like = line.shape[-1], {"dtype": line.real.dtype, "device": line.device}
-    k = torch.fft.fftfreq(size, d=1 / size, **like)
+    size, dtype, device = line.shape[-1], line.real.dtype, line.device
+    k = torch.fft.fftfreq(size, d=1 / size, dtype=dtype, device=device)
     k = torch.where(k == -size / 2, torch.zeros_like(k), k)
-    steps = torch.arange(-shifts, shifts + 1, **like) / (2 * shifts)
+    steps = torch.arange(-shifts, shifts + 1, dtype=dtype, device=device) / (2 * shifts)
     phase = torch.exp(2j * math.pi * steps[:, None] * k / size)
     moved = torch.fft.ifft(torch.fft.fft(line)[..., None, :] * phase)  # value at n + s
     with torch.no_grad():

@@ -120,7 +120,7 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     card = {"name": NAME, "summary": SUMMARY, "recipe": "denoise", "seed": SEED, "steps": count,
             "data": f"{len(list(folder.glob('*.npz')))} simulated objects (no anatomy in particular, chests)",
             "noise": f"white, {NOISE[0]} to {NOISE[1]} of the 99th percentile; complex, real, Rician magnitudes",
-            "network": net.settings(), "licence": "Apache-2.0",
+            "network": network().settings(), "licence": "Apache-2.0",
             "limits": "white noise: not after zero filling, interpolation or parallel imaging with a strong g-factor"}
     write_text(output / f"{NAME}.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return write_weight(net, output / f"{NAME}.safetensors")

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +91,10 @@ def _psnr(image: Image, clean: Image) -> float:
 def motion_row(body: Image, key: Key, order: Order, course: Course, *, angle_deg: float, shift_mm: float,
                known_maps: bool) -> dict[str, float]:
     """One scan of a moving body: errors of poses, and of the image before and after correction."""
-    settings = {"shots": SHOTS, "order": order, "matrix": (MATRIX, MATRIX), "coils": LoopCoils(count=8)}
-    moving = EncodeMoving(angle_deg=angle_deg, shift_mm=shift_mm, course=course, keep_sensitivities=True, **settings)
-    resting = EncodeMoving(angle_deg=0, shift_mm=0, keep_sensitivities=True, snr=None, **settings)
+    scan = partial(EncodeMoving, shots=SHOTS, order=order, matrix=(MATRIX, MATRIX), coils=LoopCoils(count=8),
+                   keep_sensitivities=True)
+    moving = scan(angle_deg=angle_deg, shift_mm=shift_mm, course=course)
+    resting = scan(angle_deg=0, shift_mm=0, snr=None)
     return compared(moving(body, key), resting(body, key), moving.poses(body.rows, key)[0], known_maps=known_maps)
 
 

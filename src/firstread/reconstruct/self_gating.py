@@ -50,12 +50,13 @@ class SelfGate(Stage):
             raise UnsupportedError("Cartesian or 3D k-space, or several slices, for self-gating",
                                    expected="one slice along a trajectory in the plane",
                                    remedy="give radial data, slice by slice")
-        return concatenate([self._row(kspace.select(torch.tensor([row]))) for row in range(kspace.batch)])
+        rows = ((kspace.select(torch.tensor([row])), own) for row, own in enumerate(kspace.trajectory))
+        return concatenate([self._row(one, own) for one, own in rows])
 
-    def _row(self, kspace: KSpace) -> KSpace:
+    def _row(self, kspace: KSpace, trajectory: Tensor) -> KSpace:
         frames = kspace.data.shape[1]
         data = kspace.data[0, :, :, 0].movedim(0, 1).flatten(1, 2)
-        places = kspace.trajectory[0].expand(frames, *kspace.trajectory.shape[2:]).movedim(0, 1).flatten(1, 2)
+        places = trajectory.expand(frames, *trajectory.shape[1:]).movedim(0, 1).flatten(1, 2)
         with torch.no_grad():
             signal = gating_signal(data.detach(), places.detach(), self.shot_s, self.band_hz)
             sort = bins_of if self.motion == "respiratory" else phases_of
