@@ -32,11 +32,11 @@ class FieldSettings:
     Adam on ``pixels`` pixels each; rates: of the network, and of the poses (rad, and mm times ten)."""
 
     frequencies: int = 256
-    band: float = 0.12
+    band: float = 0.05
     width: int = 128
-    steps: int = 500
-    pixels: int = 6000
-    rates: tuple[float, float] = (3e-3, 1e-3)
+    steps: int = 400
+    pixels: int = 3000
+    rates: tuple[float, float] = (1e-2, 1e-3)
 
 
 class Field(nn.Module):
