@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from firstread.core.errors import InputError
 
-MODULES = {"ct-primal-dual": "ct_primal_dual","denoise": "denoise",
+MODULES = {"ct-primal-dual": "ct_primal_dual", "denoise": "denoise",
            "direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
            "heart-d5-c10-s": "heart_d5_c10_s", "heart-prior": "heart_prior", "heart-recurrent": "heart_recurrent",
            "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook",
