@@ -492,12 +492,6 @@ def denoise() -> Contract:
     return Contract(Denoise(network=network.eval()), {"image": blob()}, "image")
 
 
-def remove_ringing() -> Contract:
-    from firstread.restore.gibbs import RemoveRinging
-
-    return Contract(RemoveRinging(shifts=3), {"image": blob()}, "image")
-
-
 def body() -> Image:
     """A CT of a disc of water with an insert."""
     grid = Grid.from_spacing((2, 16, 16), (5.0, 12.0, 12.0))
@@ -526,6 +520,12 @@ def filtered_backprojection() -> Contract:
     return Contract(FilteredBackprojection(), {"sinogram": rays()}, "sinogram")
 
 
+def remove_ringing() -> Contract:
+    from firstread.restore.gibbs import RemoveRinging
+
+    return Contract(RemoveRinging(shifts=3), {"image": blob()}, "image")
+
+
 def sart() -> Contract:
     from firstread.reconstruct.ct import SART
 
@@ -536,21 +536,6 @@ def sinogram_tv() -> Contract:
     from firstread.reconstruct.ct import SinogramTV
 
     return Contract(SinogramTV(iterations=4), {"sinogram": rays()}, "sinogram")
-
-
-def encode_moving() -> Contract:
-    from firstread.acquire.moving import EncodeMoving
-
-    return Contract(EncodeMoving(shots=3), {"image": blob(frames=1)}, "image")
-
-
-def motion_corrected() -> Contract:
-    from firstread.acquire.coils import GaussianCoils
-    from firstread.acquire.moving import EncodeMoving
-    from firstread.reconstruct.motion import MotionCorrected
-
-    scan = EncodeMoving(shots=3, coils=GaussianCoils(count=3), snr=50.0)
-    return Contract(MotionCorrected(steps=2), {"kspace": scan(blob(frames=1), Key(1, "encode"))}, "kspace")
 
 
 def primal_dual() -> Contract:
@@ -598,10 +583,19 @@ def osem() -> Contract:
     return Contract(OSEM(subsets=3, iterations=2), {"emission": coincidences()}, "emission")
 
 
-def correct_bias() -> Contract:
-    from firstread.restore.bias import CorrectBias
+def encode_moving() -> Contract:
+    from firstread.acquire.moving import EncodeMoving
 
-    return Contract(CorrectBias(levels=2, iterations=3), {"image": blob()}, "image")
+    return Contract(EncodeMoving(shots=3), {"image": blob(frames=1)}, "image")
+
+
+def motion_corrected() -> Contract:
+    from firstread.acquire.coils import GaussianCoils
+    from firstread.acquire.moving import EncodeMoving
+    from firstread.reconstruct.motion import MotionCorrected
+
+    scan = EncodeMoving(shots=3, coils=GaussianCoils(count=3), snr=50.0)
+    return Contract(MotionCorrected(steps=2), {"kspace": scan(blob(frames=1), Key(1, "encode"))}, "kspace")
 
 
 def pet_header() -> PetHeader:
@@ -624,6 +618,12 @@ def uptake_in_regions() -> Contract:
     return Contract(UptakeInRegions(), {"image": image, "labels": labels})
 
 
+def correct_bias() -> Contract:
+    from firstread.restore.bias import CorrectBias
+
+    return Contract(CorrectBias(levels=2, iterations=3), {"image": blob()}, "image")
+
+
 def self_gate() -> Contract:
     from firstread.acquire.coils import GaussianCoils
     from firstread.acquire.mri_trajectory import EncodeTrajectory
@@ -635,16 +635,16 @@ def self_gate() -> Contract:
 
 
 CASES: dict[str, Callable[[], Contract]] = {
-    "UptakeInRegions": uptake_in_regions,
-    "StandardizedUptake": standardized_uptake,
-    "PrimalDual": primal_dual,
-    "OSEM": osem,
-    "MLEM": mlem,
-    "ScanPET": scan_pet,
-    "SinogramTV": sinogram_tv,
-    "SART": sart,
-    "FilteredBackprojection": filtered_backprojection,
     "ScanCT": scan_ct,
+    "FilteredBackprojection": filtered_backprojection,
+    "SART": sart,
+    "SinogramTV": sinogram_tv,
+    "PrimalDual": primal_dual,
+    "ScanPET": scan_pet,
+    "MLEM": mlem,
+    "OSEM": osem,
+    "StandardizedUptake": standardized_uptake,
+    "UptakeInRegions": uptake_in_regions,
     "Encode": encode,
     "RepeatNoise": repeat_noise,
     "EncodeTrajectory": encode_trajectory,
