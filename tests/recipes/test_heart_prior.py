@@ -86,6 +86,6 @@ def test_a_weight_file_makes_a_posterior(tmp_path):
     path = heart_prior.train(tmp_path, steps=1)
     path.with_suffix(".json").write_text(json.dumps({"network": heart_prior.network().settings()}))
     stage = posterior(str(path))
-    assert stage.random and stage.start.name == "plug_and_play"
+    assert stage.random and stage.start.name == "temporal_tv"
     with pytest.raises(InputError):
         posterior(str(tmp_path / "none.safetensors"))

@@ -195,7 +195,8 @@ def picture(rows: Sequence[Row], path: Path) -> None:
         for axis, column in zip(axes, (1, 2), strict=True):
             axis.plot([entry[0] for entry in own], [entry[column] for entry in own], marker="o", label=arm)
     for axis, label in zip(axes, ("mean absolute EF error (points)", "width of 90 % intervals (points)"), strict=True):
-        axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label, ylim=(0, None))
+        axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label)
+        axis.margins(0.08, 0.12)
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
@@ -239,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = f"python -m firstread.recipes.study_endpoint -o docs/evidence --work FOLDER {said}"
             write_text(asked.output / "endpoint.md", report(study, rows, command))
             write_text(asked.output / "endpoint.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-            picture(rows, asked.output / "endpoint.png")
+            if number > 1:
+                picture(rows, asked.output / "endpoint.png")
     except FirstreadError as error:
         print(f"study_endpoint: {error}", file=sys.stderr)
         return 2
