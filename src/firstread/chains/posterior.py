@@ -15,8 +15,8 @@ PRIOR = "heart-prior"
 def posterior(weights: str = PRIOR) -> Posterior:
     """Posterior draws with the default prior (or a weight's file), begun at temporal total variation.
 
-    Best after ``Espirit(kernel=5)``: errors of the coil maps are what the draws do not know of. Start, spread and misfit
-    were chosen on two subjects of the calibration family; a wider spread covers more, with a larger error.
+    Best after ``Espirit(kernel=5)``: errors of the coil maps are what the draws do not know of. Start, spread and
+    misfit were chosen on two subjects of the calibration family; a wider spread covers more, with a larger error.
     """
     return Posterior(network=prior(weights), start=TemporalTV(), first=0.1, spread=2.0, misfit=0.02)
 
