@@ -39,3 +39,9 @@ def test_freed_memory_is_kept_where_the_allocator_can():
     said = subprocess.run([sys.executable, "-c", "from firstread.cli.allocator import keep_freed_memory as keep; "
                            "print(keep())"], capture_output=True, text=True, check=True).stdout
     assert said.strip() == str(hasattr(ctypes.CDLL(None), "mallopt"))
+
+
+@pytest.mark.parametrize("verb", [(), ("read",), ("restore", "bias"), ("simulate", "heart")])
+def test_help_is_plain_text(verb):
+    shown = firstread(*verb, "--help").stdout
+    assert "Usage:" in shown and "\\" not in shown and "\x1b" not in shown

@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 import typer
+import typer.core
 
 from firstread.cli.allocator import keep_freed_memory
 from firstread.cli.making import simulate, train, zoo
@@ -13,6 +14,7 @@ from firstread.cli.reading import advise, demo, read
 from firstread.cli.reconstruction import evidence, reconstruct
 from firstread.cli.restoring import restore
 
+typer.core.HAS_RICH = False  # some versions write "\[required]", meant for Rich, into plain help
 app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
                   help="Raw scanner signal or medical images in, a reading out. Not for clinical use.")
 for verb in (read, reconstruct, demo, train, advise, zoo):

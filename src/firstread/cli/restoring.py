@@ -55,7 +55,8 @@ def restore_denoise(
                                         "noise2self: a network trained on this image; network: a trained one.")] = "tv",
     noise: Annotated[float | None, typer.Option(min=0, help="Standard deviation of the noise, for tv and network; "
                                                 "default: estimated.")] = None,
-    weight: Annotated[str, typer.Option(help="Weight of the network, a name or a .safetensors file.")] = "denoise",
+    weight: Annotated[str, typer.Option(help="Weight of the network, a name of `firstread zoo` or a "
+                                          ".safetensors file; none is shipped yet.")] = "denoise",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
