@@ -53,7 +53,7 @@ def moved():
 
 @pytest.fixture(scope="module")
 def made(moved):
-    return SliceToVolume(resolution_mm=3.0, iterations=2)(join_stacks(moved.images), mask_of(moved))
+    return SliceToVolume(resolution_mm=3.0)(join_stacks(moved.images), mask_of(moved))
 
 
 @pytest.fixture(scope="module")
