@@ -204,6 +204,7 @@ TEXT = """# Posterior draws of the reconstruction, on simulated subjects
 {calibrations} calibration subjects, simulated: {scanner.matrix}² pixels of {scanner.spacing_mm:g} mm, {scanner.frames}
 frames, {scanner.coils} coils, {scanner.acceleration:g}-fold, SNR {scanner.snr:g}; coil maps estimated by ESPIRiT. Every
 subject is drawn {draws} times, seeded by its number. One training of the prior (seed 0).
+Start, spread and misfit were chosen on the first two of the calibration subjects.
 
 Settings: {settings}.
 

@@ -102,7 +102,8 @@ def page(simulated: Found, brain: Found, svrtk: str, seeds: int) -> str:
         f"the brightest signal, a bias field per stack, {100 * PROTOCOL.drop_outs:.0f} % of slices with signal lost "
         f"and {100 * PROTOCOL.outliers:.0f} % spoilt by motion within them. Motion: {motions}. A mask of the brain "
         f"lies on the first stack. Volume of {RESOLUTION_MM:g} mm.", "",
-        f"Cells: mean [lowest, highest] of {seeds} seeds (0 to {seeds - 1}, other heads and other motion); exclusions "
+        f"Cells: mean [lowest, highest] of {seeds} seeds (0 to {seeds - 1}, other heads and other motion; the "
+        "heads of seed 0 were looked at while the method and its iterations were chosen); exclusions "
         "pooled over seeds with Wilson's 95 % interval. Pose: mean distance of 25 points of a slice from the truth, "
         "one rigid offset of all slices removed, unspoilt slices that show the brain. PSNR (peak: largest true value) "
         "and NCC: in the brain on a 1 mm lattice, after that offset and one factor. Time: one thread, processor time, "
@@ -143,9 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        if not given.cache.is_dir() or not given.output.is_dir() or given.seeds < 1:
-            raise InputError(f"cache {given.cache}, output {given.output}, {given.seeds} seeds",
-                             expected="two folders that are there, one seed or more", remedy="make them first")
+        if given.seeds < 1:
+            raise InputError(f"{given.seeds} seeds", expected="one seed or more", remedy="ask for more with --seeds")
+        given.cache.mkdir(parents=True, exist_ok=True)
+        given.output.mkdir(parents=True, exist_ok=True)
         simulated = collected("head", given.seeds, given.cache, tuple(ARMS))
         brain = collected("brain", given.seeds, given.cache, ("EM weights",), given.brain) if given.brain else {}
         svrtk = svrtk_section(compared(given.svrtk, given.cache)) if given.svrtk else ""

@@ -113,10 +113,12 @@ def svrtk_section(found: dict[str, Any]) -> str:
     best = min(("poses", "poses, their inverse"), key=lambda k: sum(found[k]))
     lines = [
         "## Beside SVRTK, on its six simulated stacks", "",
-        "SVRTK's test data: six **simulated** stacks of one fetal brain (1.25 mm), its mask, and what SVRTK made of "
-        "them: agreement of two programs, not accuracy. Both volumes joined by one rigid motion.", "",
+        "SVRTK's test data: six **simulated** stacks of one fetal brain (1.25 mm), its mask, its template and its poses "
+        "of whole stacks: agreement of two programs, not accuracy. The template is one stack as it came, its slices "
+        "displaced, not a corrected volume: with it our volume can agree in place and size, not in detail. Both "
+        "joined by one rigid motion.", "",
         "| | |", "|---|---|",
-        f"| NCC in SVRTK's mask | {found['NCC']:.3f} |",
+        f"| NCC with the template in SVRTK's mask | {found['NCC']:.3f} |",
         f"| PSNR after one factor (peak: SVRTK's largest value) | {found['PSNR']:.1f} dB |",
         f"| SVRTK's mask that our region holds | {100 * found['shared']:.1f} % |",
         f"| volume of the region | {found['own ml']:.0f} mL, SVRTK {found['their ml']:.0f} mL "
@@ -125,7 +127,7 @@ def svrtk_section(found: dict[str, Any]) -> str:
         f"| time, one thread | {found['seconds']:.0f} s of processor time |", "",
         "Poses of whole stacks (ours: the rigid motion nearest to those of the used slices) from SVRTK's, one offset "
         f"of all removed, mean distance in mm of points 35 mm from the centre"
-        f"{'' if best == 'poses' else '; its matrices taken as volume to stack'}:", "",
+        f"{'' if best == 'poses' else '; its matrices taken as volume to stack, the direction that fits better'}:", "",
         "| | d0 | d1 | d2 | d3 | d4 | d5 | mean |", "|---" * 8 + "|",
         f"| ours from SVRTK's | {row(found[best])} |", f"| no motion from SVRTK's | {row(found['no motion'])} |", ""]
     return "\n".join(lines)

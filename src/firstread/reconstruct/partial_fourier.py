@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import torch
@@ -18,7 +19,7 @@ from firstread.reconstruct.grappa import undersampled_axis
 from firstread.reconstruct.problem import check
 
 
-class _PartialFourier(Stage):
+class _PartialFourier(Stage, ABC):
     """K-space with one unmeasured end to whole k-space, coil by coil and frame by frame."""
 
     result = "filled"
@@ -36,9 +37,10 @@ class _PartialFourier(Stage):
         filled = fft(self._images(lines, first, last), ("y",)).movedim(-2, dim)
         return replace(kspace, data=fft(filled, others), mask=torch.ones_like(kspace.mask.narrow(dim, 0, 1)))
 
+    @abstractmethod
     def _images(self, lines: Complex[Tensor, "batch time coil a line b"], first: int, last: int
                 ) -> Complex[Tensor, "batch time coil a line b"]:
-        raise NotImplementedError
+        """The images of ``line`` filled from those measured, ``first`` to ``last``."""
 
 
 class Homodyne(_PartialFourier):
