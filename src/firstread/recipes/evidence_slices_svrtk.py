@@ -114,8 +114,8 @@ def svrtk_section(found: dict[str, Any]) -> str:
     lines = [
         "## Beside SVRTK, on its six simulated stacks", "",
         "SVRTK's test data: six **simulated** stacks of one fetal brain (1.25 mm), its mask, its template and its "
-        "poses of whole stacks: agreement of two programs, not accuracy. The template is one stack as it came, its slices "
-        "displaced, not a corrected volume: with it our volume can agree in place and size, not in detail. Both "
+        "poses of whole stacks: agreement of two programs, not accuracy. The template is one stack as it came, its "
+        "slices displaced, not a corrected volume: with it our volume can agree in place and size, not in detail. Both "
         "joined by one rigid motion.", "",
         "| | |", "|---|---|",
         f"| NCC with the template in SVRTK's mask | {found['NCC']:.3f} |",
