@@ -634,6 +634,17 @@ def self_gate() -> Contract:
     return Contract(SelfGate(shot_s=0.3, count=3), {"kspace": scan(blob(frames=6), Key(1, "encode"))}, "kspace")
 
 
+def foreign_segment() -> Contract:
+    from firstread.analyze.foreign import ForeignSegment
+    from firstread.core.preparation import Intensity, Preparation
+
+    plan = Preparation(channels=(Intensity(scheme="zscore"),), window=(16, 16), spacing_mm=(1.8, 1.8), mirror=(0,))
+    torch.manual_seed(0)
+    networks = [torch.nn.Conv2d(1, 4, 3, padding=1) for _ in range(2)]
+    stage = ForeignSegment(networks=networks, names=NAMES, preparation=plan, members=True)
+    return Contract(stage, {"image": blob()}, "image")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "ScanCT": scan_ct,
     "FilteredBackprojection": filtered_backprojection,
@@ -672,6 +683,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Segment": segment,
     "SegmentFromKSpace": segment_from_kspace,
     "SegmentCine": segment_cine,
+    "ForeignSegment": foreign_segment,
     "Consensus": consensus,
     "Harden": harden,
     "CardiacFunction": cardiac_function,

@@ -28,6 +28,11 @@ class _NoGradient(torch.autograd.Function):
                             remedy="replace it by one, or detach its input if no gradient is meant to pass")
 
 
+def refuse_gradient(name: str, output: Tensor, *inputs: Tensor) -> Tensor:
+    """``output`` as it is; a gradient asked through it to ``inputs`` is a GradientError that names stage ``name``."""
+    return _NoGradient.apply(name, output, *inputs)
+
+
 class _Wrapped(Stage):
     """A module or callable as a stage; made by ``wrap``."""
 
@@ -76,7 +81,7 @@ class _Wrapped(Stage):
         anchors = [t for r in inputs for t in r.tensors() if t.requires_grad]
         if not anchors or not torch.is_grad_enabled():
             return record
-        return record.map(lambda t: _NoGradient.apply(self.name, t, *anchors) if _can_have_gradient(t) else t)
+        return record.map(lambda t: refuse_gradient(self.name, t, *anchors) if _can_have_gradient(t) else t)
 
     def _record(self, data: Tensor, like: Any) -> Record:
         place = {"times_s": like.times_s, "cycle_s": like.cycle_s, "source": like.source}

@@ -1,0 +1,169 @@
+"""Segmentation by networks trained elsewhere (nnU-Net, MONAI, TorchScript, ONNX), fed as they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstread.analyze.canonical import to_ras
+from firstread.analyze.prepare import body_mask, bounding_box, resampled, scaled
+from firstread.analyze.windows import windowed
+from firstread.core.errors import SettingError, SignalError
+from firstread.core.preparation import Activation, Preparation
+from firstread.core.records import Image, SoftLabels
+from firstread.core.stage import Stage
+from firstread.core.wrap import refuse_gradient
+
+
+class ForeignSegment(Stage):
+    """Class probabilities on the image's own grid by networks trained elsewhere.
+
+    networks: folds of one model, each ``[1, channel, *window] -> [1, head, *window]``; names: of the classes,
+    background first; preparation: how they see an image. activation: what makes probabilities of the heads; with
+    ``sigmoid`` every head is a region, and ``regions`` says which class it leaves behind, later ones over earlier ones.
+    members: one row for each network, ``rows.draw`` counting them, in ``labels.members``; else the mean of their logits
+    in ``labels``. differentiable: False for networks that torch cannot see into.
+
+    Every frame of every row is segmented by itself; channels of the image are the network's. Complex images are taken
+    by magnitude. Differentiable with respect to ``image.data``. Raises SettingError for another number of channels,
+    GeometryError for an image without millimetres or orientation where the model needs them, SignalError for values
+    that are no numbers.
+    """
+
+    result: ClassVar[str] = "labels"
+
+    def __init__(self, *, networks: Sequence[nn.Module], names: tuple[str, ...], preparation: Preparation,
+                 activation: Activation = "softmax", regions: tuple[int, ...] = (), members: bool = False,
+                 differentiable: bool = True) -> None:
+        super().__init__()
+        heads = regions if activation == "sigmoid" else range(len(names))
+        if not networks or len(names) < 2 or not heads or not all(0 <= c < len(names) for c in heads):
+            raise SettingError(f"{len(networks)} networks for the classes {', '.join(names)} with regions {regions}",
+                               expected="one network, two classes or more, and for each sigmoid head its class",
+                               remedy="correct the model's classes")
+        self.networks = nn.ModuleList(networks)
+        self.names, self.preparation, self.activation = names, preparation, activation
+        self.regions, self.members, self.differentiable = regions, members, differentiable
+        self._writes = "labels.members" if members else ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, background first; the channel of the labels is the position."""
+        return self.names
+
+    def settings(self) -> str:
+        plan = self.preparation
+        return (f"networks={len(self.networks)}, spacing_mm={plan.spacing_mm}, window={plan.window}, "
+                f"overlap={plan.overlap}, mirror={plan.mirror}, activation={self.activation!r}")
+
+    def forward(self, image: Image) -> SoftLabels:
+        data = self._checked(image)
+        watched = self.differentiable and torch.is_grad_enabled()
+        with torch.enable_grad() if watched else torch.no_grad():
+            rows = [[self._volume(data[row, time], image, row) for time in range(data.shape[1])]
+                    for row in range(data.shape[0])]
+            made = torch.stack([torch.stack(frames, dim=1) for frames in rows]).flatten(0, 1)
+        if not self.differentiable and torch.is_grad_enabled() and image.data.requires_grad:
+            made = refuse_gradient(self.name, made, image.data)
+        count = len(self.networks) if self.members else 1
+        copies = image.repeat_rows(count)
+        draw = copies.rows.draw * count + torch.arange(count, device=copies.rows.draw.device).repeat(image.batch)
+        return SoftLabels(replace(copies.rows, draw=draw) if self.members else image.rows, made, copies.grid,
+                          self.names, copies.times_s, copies.cycle_s, image.source, notes=image.notes)
+
+    def logits(self, volume: Float[Tensor, "channel z y x"], image: Image, row: int = 0
+               ) -> tuple[Float[Tensor, "member head z y x"], Callable[[Tensor, Tensor], Tensor]]:
+        """What the networks say of one volume of ``image``, on the voxels of its part that is not cropped away.
+
+        Beside it, how to put such a part ``[head, z, y, x]`` back into a whole of outside values ``[head]``.
+        """
+        plan, grid, undo = self.preparation, image.grid.select(torch.tensor([row])), _same
+        if plan.orientation is not None:
+            volume, undo, grid = to_ras(volume, grid)
+        volume = volume.permute(0, *(1 + a for a in plan.order))
+        spacing = [round(float(grid.spacing_mm[0, a]), 5) for a in plan.order]
+        whole, body = volume.shape[1:], body_mask(volume)
+        box = bounding_box(body) if plan.crop else bounding_box(torch.ones_like(body))
+        volume, body = volume[(slice(None), *box)], body[box]
+        new = _target(plan.spacing_mm, spacing)
+        shape = [round(s / n * size) for s, n, size in zip(spacing, new, volume.shape[1:], strict=True)]
+        if min(shape) < 1:
+            raise SettingError(f"an image of {tuple(volume.shape[1:])} voxels of {tuple(spacing)} mm",
+                               expected=f"at least one voxel of {tuple(new)} mm", remedy="check the file's spacing")
+        seen = torch.stack([scaled(channel, body, how) for channel, how in zip(volume, plan.channels, strict=True)])
+        seen = resampled(seen, shape, plan.image, spacing=spacing, new=new)
+        said = [windowed(network, seen, window=plan.window, overlap=plan.overlap, mirror=plan.mirror)
+                for network in self.networks]
+        said = said if self.members else [torch.stack(said).mean(dim=0)]
+        back = torch.stack([resampled(one, volume.shape[1:], plan.logits, spacing=new, new=spacing) for one in said])
+
+        def place(part: Tensor, outside: Tensor) -> Tensor:
+            full = outside.reshape(-1, 1, 1, 1).expand(-1, *whole).clone()
+            full[(slice(None), *box)] = part
+            return undo(full.permute(0, *(1 + plan.order.index(a) for a in range(3))))
+
+        return back, place
+
+    def _volume(self, volume: Tensor, image: Image, row: int) -> Float[Tensor, "member classes z y x"]:
+        logits, place = self.logits(volume, image, row)
+        heads = len(self.regions) if self.activation == "sigmoid" else len(self.names)
+        if logits.shape[1] != heads:
+            raise SettingError(f"a network of {logits.shape[1]} outputs for the classes {', '.join(self.names)}",
+                               expected=f"{heads} outputs", remedy="correct the classes that the model states")
+        outside = torch.zeros(len(self.names), dtype=logits.dtype, device=logits.device)
+        outside[0] = 1
+        return torch.stack([place(self._probabilities(one), outside) for one in logits])
+
+    def _probabilities(self, logits: Float[Tensor, "head z y x"]) -> Float[Tensor, "classes z y x"]:
+        if self.activation == "softmax":
+            return logits.softmax(dim=0)
+        return logits if self.activation == "none" else from_regions(logits.sigmoid(), self.regions, len(self.names))
+
+    def _checked(self, image: Image) -> Float[Tensor, "batch time channel z y x"]:
+        """Magnitude in single precision, if the model can take this image."""
+        wanted = len(self.preparation.channels)
+        if image.data.shape[2] != wanted:
+            raise SettingError(f"an image of {image.data.shape[2]} channels", expected=f"{wanted}, as the model was "
+                               "trained on", remedy="give the channels that the model names, in their order")
+        if self.preparation.spacing_mm is not None:
+            image.grid.require_mm("a model that was trained at a stated spacing")
+        data = image.data.abs() if image.data.is_complex() else image.data
+        if not torch.isfinite(data.detach()).all():
+            raise SignalError("an image with values that are no numbers", expected="finite values",
+                              remedy="repair the image or its reconstruction")
+        return data.float()
+
+
+def from_regions(regions: Float[Tensor, "region z y x"], order: Sequence[int],
+                 classes: int) -> Float[Tensor, "classes z y x"]:
+    """Class probabilities of overlapping regions: ``P(c_i) = p_i prod_(j > i) (1 - p_j)``, the rest is background.
+
+    A region written later covers those before it (nnU-Net's ``regions_class_order``), as if they were independent.
+
+    >>> from_regions(torch.tensor([0.5, 0.5]).reshape(2, 1, 1, 1), (1, 2), 3).flatten().tolist()
+    [0.25, 0.25, 0.5]
+    """
+    left = torch.ones_like(regions[0])
+    found = {0: left}
+    for region, name in zip(reversed(list(regions)), reversed(order), strict=True):
+        share = left * region
+        found[name] = found[name] + share if name in found and name != 0 else share
+        left = left * (1 - region)
+    found[0] = left
+    return torch.stack([found.get(number, torch.zeros_like(left)) for number in range(classes)])
+
+
+def _target(wanted: tuple[float, ...] | None, spacing: list[float]) -> list[float]:
+    """The spacing in the network's axes; a network of slices keeps the distance between them."""
+    if wanted is None:
+        return list(spacing)
+    return [*spacing[:3 - len(wanted)], *wanted]
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

@@ -1,0 +1,47 @@
+"""A trained segmentation model from somewhere else, opened as a stage of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from firstread.analyze.foreign import ForeignSegment
+from firstread.core.errors import InputError
+from firstread.zoo.foreign import ForeignModel
+from firstread.zoo.script import read_network
+
+KNOWN = "a trained nnU-Net v2 folder, a MONAI bundle folder, TorchScript (.ts, .pt) or ONNX (.onnx)"
+NETWORKS = (".ts", ".pt", ".onnx")
+
+
+def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None, members: bool = False,
+                   mirror: bool = True, overlap: float | None = None,
+                   stated: Mapping[str, Any] | None = None) -> ForeignSegment:
+    """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
+
+    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file. folds: which of an nnU-Net's, all
+    by default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped
+    copies are averaged, where the model was trained on such; overlap of windows: the model's own by default; stated:
+    what ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
+
+    Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
+    FormatError (damaged) and UnsupportedError, each with what to do.
+    """
+    model = read_model(Path(path), folds=folds, stated=stated).with_windows(overlap=overlap, mirror=mirror)
+    return ForeignSegment(networks=model.networks, names=model.names, preparation=model.preparation,
+                          activation=model.activation, regions=model.regions, members=members,
+                          differentiable=model.differentiable)
+
+
+def read_model(path: Path, *, folds: Sequence[int | str] | None = None,
+               stated: Mapping[str, Any] | None = None) -> ForeignModel:
+    """What kind of model it is, by its files, and its parts."""
+    if path.suffix in NETWORKS:
+        return read_network(path, stated)
+    if not path.exists():
+        raise InputError(f"nothing at {path.name}", expected=KNOWN, remedy="check the path")
+    found = [file for file in sorted(path.iterdir()) if file.suffix in NETWORKS] if path.is_dir() else []
+    if len(found) == 1:
+        return read_network(found[0], stated)
+    raise InputError(f"{path.name}, which is no model that is known", expected=KNOWN, remedy="check the path")
