@@ -290,6 +290,17 @@ def segment() -> Contract:
     return Contract(Segment(networks=[network()], patch=32, search=32), {"image": blob(frames=2)}, "image")
 
 
+def segment_by_plan() -> Contract:
+    from firstread.analyze.trained import SegmentByPlan
+    from firstread.nets.build import build_network
+    from firstread.nets.plan import ClassPlan, NetworkPlan, Plan
+
+    torch.manual_seed(0)
+    plan = Plan(classes=(ClassPlan("background", 0), ClassPlan("disc", 1)), mode="2.5d", spacing_mm=(None, 2.0, 2.0),
+                patch=(16, 16), network=NetworkPlan(widths=(4, 8), strides=((2, 2),), blocks=(1, 1)))
+    return Contract(SegmentByPlan(networks=[build_network(plan).eval()], plan=plan), {"image": blob(frames=2)}, "image")
+
+
 def segment_from_kspace() -> Contract:
     from firstread.analyze.direct import SegmentFromKSpace
     from firstread.nets.cine import CineUNet
@@ -483,11 +494,11 @@ def noise2self() -> Contract:
 
 
 def denoise() -> Contract:
-    from firstread.nets.denoise import FFDNet
+    from firstread.nets.denoise import ScaledDenoiser
     from firstread.restore.denoise import Denoise
 
     torch.manual_seed(0)
-    network = FFDNet(width=4, depth=2)
+    network = ScaledDenoiser(width=4, depth=2)
     torch.nn.init.normal_(network.layers[-1].weight)
     return Contract(Denoise(network=network.eval()), {"image": blob()}, "image")
 
@@ -681,6 +692,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "Recurrent": recurrent,
     "MoDL": modl,
     "Segment": segment,
+    "SegmentByPlan": segment_by_plan,
     "SegmentFromKSpace": segment_from_kspace,
     "SegmentCine": segment_cine,
     "ForeignSegment": foreign_segment,

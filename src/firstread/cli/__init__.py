@@ -13,6 +13,7 @@ from firstread.cli.making import simulate, train, zoo
 from firstread.cli.reading import advise, demo, read
 from firstread.cli.reconstruction import evidence, reconstruct
 from firstread.cli.restoring import restore
+from firstread.cli.segmenting import segment
 
 typer.core.HAS_RICH = False  # some versions write "\[required]", meant for Rich, into plain help
 app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
@@ -22,6 +23,7 @@ for verb in (read, reconstruct, demo, train, advise, zoo):
 app.add_typer(simulate, name="simulate", help="Make raw data with known truth.")
 app.add_typer(evidence, name="evidence", help="Published tables with this program's rows, for whoever has the data.")
 app.add_typer(restore, name="restore", help="Make a better image of images.")
+app.add_typer(segment, name="segment", help="Train a segmentation on your images, and use it.")
 INTERRUPTED = 130  # what typer answers to Ctrl-C
 
 

@@ -33,8 +33,16 @@ def sample(data: Float[Tensor, "batch channel *space"], index: Float[Tensor, "ba
                            expected="as many as the data has",
                            remedy="give (x, y) for images and (x, y, z) for volumes")
     sizes = torch.tensor(space[::-1], dtype=index.dtype, device=index.device)
-    unit = (2 * index + 1) / sizes - 1
-    return F.grid_sample(data, unit.to(data.dtype), mode=mode, padding_mode=outside, align_corners=False)
+    return sample_unit(data, ((2 * index + 1) / sizes - 1).to(data.dtype), mode=mode, outside=outside)
+
+
+def sample_unit(data: Float[Tensor, "batch channel *space"], unit: Float[Tensor, "batch *where axes"], *,
+                mode: str = "bilinear", outside: str = "zeros") -> Float[Tensor, "batch channel *where"]:
+    """As :func:`sample`, at places where -1 and 1 are the outer edges of the first and last voxel of each axis.
+
+    ``unit = (2 index + 1) / size - 1``; for whoever can make the places in these units at no cost.
+    """
+    return F.grid_sample(data, unit, mode=mode, padding_mode=outside, align_corners=False)
 
 
 def resample(data: Float[Tensor, "batch channel z y x"], source: Grid, target: Grid, *, mode: str = "bilinear",

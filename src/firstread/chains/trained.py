@@ -1,0 +1,69 @@
+"""A model that ``firstread segment train`` made, as a stage.
+
+    MODEL/plan.json, fold_K.safetensors (or fold_all), card.json
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from firstread.analyze.trained import SegmentByPlan
+from firstread.core.errors import FormatError, InputError
+from firstread.nets.build import build_network
+from firstread.nets.plan import Plan, read_plan
+from firstread.zoo.store import load
+
+CARD = "card.json"
+PLAN = "plan.json"
+SCHEMA = "firstread.segment-model/1"
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a folder is one that ``firstread segment train`` began or finished."""
+    return (folder / PLAN).is_file()
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """The card of a finished model.
+
+    Raises InputError where training has not ended, FormatError for another version.
+    """
+    if not (folder / CARD).is_file():
+        raise InputError(f"{folder.name or folder}, a model whose training has not ended" if is_trained(folder) else
+                         f"no model in {folder.name or folder}", expected=f"a folder with {CARD}",
+                         remedy="run `firstread segment train` to its end")
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if card["schema"] != SCHEMA:
+            raise ValueError(card["schema"])
+        list(card["networks"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{CARD} of another form ({error})", expected=SCHEMA,
+                          remedy="train with this version") from error
+    return card
+
+
+def trained_network(plan: Plan, weights: Path) -> nn.Module:
+    """One network of a plan with its weights. Raises FormatError for weights that are damaged or of another plan."""
+    network = build_network(plan)
+    try:
+        network.load_state_dict(load(weights).state)
+    except RuntimeError as error:
+        raise FormatError(f"{weights.name}, weights of another network than {PLAN} describes", expected="the plan that "
+                          "they were trained with", remedy=f"restore {PLAN}, or train again") from error
+    return network.eval()
+
+
+def open_trained(folder: Path, *, members: bool = False) -> SegmentByPlan:
+    """The stage of a model folder, all its folds. members: a row of labels for each instead of their mean.
+
+    Raises InputError where there is no finished model, FormatError for damaged files or another version.
+    """
+    card = card_of(folder)
+    plan = read_plan(folder / PLAN)
+    networks = [trained_network(plan, folder / name) for name in card["networks"]]
+    return SegmentByPlan(networks=networks, plan=plan, members=members).eval()

@@ -1,0 +1,86 @@
+"""segment train, predict, plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstread.cli.options import Out, Overwrite, numbers, say
+
+segment = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@segment.callback()
+def segmenting() -> None:
+    """Train a segmentation on your images, and use it."""
+
+
+@segment.command("train")
+def segment_train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with images/ and labels/, nnU-Net's raw layout, "
+                                         "or a .csv with the columns image, label, patient, annotated.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each fold; default: the plan's.")] = None,
+    folds: Annotated[int | None, typer.Option(min=0, help="Folds by patient; 0: one network on everything, nothing "
+                                              "validated.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan to use; default: the one in the model's folder, else made by "
+                                              "rules.")] = None,
+    only_plan: Annotated[bool, typer.Option("--only-plan", help="Write fingerprint.json and plan.json, and stop.")] =
+        False,
+    start: Annotated[str | None, typer.Option(help="Weights to begin from: a name of `firstread zoo` or a "
+                                              ".safetensors file.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make patches ahead.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="What all random draws come from; default: the plan's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in a folder that holds a model.")] = False,
+) -> None:
+    """Images and labels in, a validated model out; interrupted, the same command goes on."""
+    from firstread.jobs.segment_train import TrainSettings, train_segmenter
+    from firstread.learn.device import usable_device
+
+    settings = TrainSettings(steps=steps, folds=folds, seed=seed, plan=plan, only_plan=only_plan, start=start,
+                             device=usable_device(device), workers=workers)
+    made = train_segmenter(data, output, settings, overwrite=overwrite, progress=say)
+    if only_plan:
+        say(f"{output / 'plan.json'}: {made['mode']}, {made['network']['kind']}; edit it, then run without --only-plan")
+        return
+    for name, found in (made["validation"] or {}).items():
+        known = found["lower"] is not None
+        say(f"{name:24} Dice {found['mean']}" + (f" [{found['lower']}, {found['upper']}]" if known else
+                                                 f" ({found['reason']})"))
+    say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")
+
+
+@segment.command("predict")
+def segment_predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of `segment train`, or another's model: "
+                                          "nnU-Net folder, MONAI bundle, TorchScript, ONNX.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="NIfTI files, DICOM folders …; several "
+                                                "channels of one image joined by commas.")],
+    output: Out,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write probabilities of each class.")] = False,
+    seg: Annotated[bool, typer.Option("--seg", help="Write DICOM SEG too, for DICOM input.")] = False,
+    spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the files have none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Labels on the images' own grids: NAME.nii.gz for each image, and segmentation.json."""
+    from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
+
+    settings = PredictSettings(probabilities=probabilities, seg=seg, spacing_mm=numbers(spacing))
+    made = predict_to_folder(model, [[Path(part) for part in image.split(",")] for image in images], output, settings,
+                             overwrite=overwrite, progress=say)
+    say(f"{output}: {len(made['images'])} segmented")
+
+
+@segment.command("plan")
+def segment_plan(
+    one: Annotated[Path, typer.Argument(metavar="A.json", help="A plan.")],
+    other: Annotated[Path, typer.Argument(metavar="B.json", help="Another.")],
+) -> None:
+    """What differs between two plans, a line each."""
+    from firstread.nets.plan import plan_difference, read_plan
+
+    lines = plan_difference(read_plan(one), read_plan(other))
+    typer.echo("\n".join(lines) if lines else "The plans are the same.")

@@ -1,0 +1,142 @@
+"""``firstread segment predict``: a model and images in, labels on the images' own grids out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstread.chains.trained import is_trained, open_trained
+from firstread.core.errors import FirstreadError, InputError
+from firstread.core.provenance import file_hash, versions
+from firstread.core.records import HardLabels, Image, SoftLabels
+from firstread.core.stage import Stage
+from firstread.io.dicom.seg import write_seg
+from firstread.io.dicom.source import DicomSource
+from firstread.io.folder import check_free, new_folder
+from firstread.io.nifti import write_image
+from firstread.io.open import read as open_file
+
+MARKER = "segmentation.json"
+SCHEMA = "firstread.segmentation/1"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """probabilities: write those of each class too; seg: DICOM SEG for DICOM input; spacing_mm: (z, y, x) stated."""
+
+    probabilities: bool = False
+    seg: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+def open_model(model: Path) -> tuple[Stage, tuple[int, ...] | None]:
+    """The stage of a model folder or file, ours or another's, and the values that its classes are stored as."""
+    if is_trained(model):
+        stage = open_trained(model)
+        return stage, tuple(c.value for c in stage.plan.classes)
+    from firstread.chains.models import open_segmenter
+
+    return open_segmenter(model), None
+
+
+def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Path,
+                      settings: PredictSettings | None = None, *, overwrite: bool = False,
+                      progress: Progress = lambda text: None) -> dict[str, Any]:
+    """Write ``NAME.nii.gz`` for every image (a list of files, one for each channel) and ``segmentation.json``.
+
+    Raises InputError and its kinds for models and images, OutputError for the folder; whole or not at all.
+    """
+    settings = settings or PredictSettings()
+    check_free(folder, marker=MARKER, overwrite=overwrite)
+    stage, values = open_model(model)
+    names = _names(images)
+    with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
+        rows = []
+        for number, (name, parts) in enumerate(zip(names, images, strict=True), start=1):
+            progress(f"{name} ({number} of {len(names)})")
+            started = time.perf_counter()
+            image = read_channels(parts, spacing_mm=settings.spacing_mm)
+            try:
+                with torch.no_grad():
+                    soft = stage(image)
+            except FirstreadError as error:
+                raise type(error)(f"{name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
+            hard = soft.harden()
+            chosen = values or tuple(range(len(hard.names)))
+            written = write_values(work / f"{name}.nii.gz", hard, chosen)
+            if settings.probabilities:
+                written += _write_probabilities(work, name, soft)
+            if settings.seg:
+                written += _write_seg(work, name, hard)
+            rows.append({"input": [p.name for p in parts], "sha256": [file_hash(p) for p in parts], "files": written,
+                         "volume_ml": _volumes(hard), "warnings": [n.text for n in soft.notes],
+                         "seconds": round(time.perf_counter() - started, 2)})
+        document = {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "model": model.name,
+                    "classes": [{"name": n, "value": v} for n, v in zip(hard.names, chosen, strict=True)],
+                    "images": rows, "versions": versions()}
+        (work / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return document
+
+
+def read_channels(parts: Sequence[Path], *, spacing_mm: tuple[float, float, float] | None = None) -> Image:
+    """One image out of a file for each channel. Raises InputError where they do not fit together."""
+    made = []
+    for path in parts:
+        image = open_file(path, spacing_mm=spacing_mm).case.get("image")
+        if not isinstance(image, Image):
+            raise InputError(f"{path.name}, which holds k-space", expected="an image", remedy="reconstruct it first")
+        if made and (image.grid.shape != made[0].grid.shape or image.data.shape[:2] != made[0].data.shape[:2]):
+            raise InputError(f"{path.name} of shape {image.grid.shape}", expected=f"{made[0].grid.shape}, as the first "
+                             "channel", remedy="give the channels of one image")
+        made.append(image)
+    first = made[0]
+    data = torch.cat([image.data.abs().float() for image in made], dim=2)
+    return Image(first.rows, data, first.grid, first.times_s, first.cycle_s, first.source, notes=first.notes)
+
+
+def write_values(path: Path, labels: HardLabels, values: Sequence[int]) -> list[str]:
+    """Labels as the values that the training data used; the names of what was written."""
+    table = torch.tensor(values, dtype=torch.int16 if max(values) > 255 else torch.uint8)
+    data = table[labels.data.long()]
+    write_image(path, Image(labels.rows, data, labels.grid, labels.times_s, labels.cycle_s))
+    return [path.name]
+
+
+def _write_probabilities(work: Path, name: str, soft: SoftLabels) -> list[str]:
+    written = []
+    for index, label in enumerate(soft.names):
+        path = work / f"{name}_p{index:02d}.nii.gz"
+        write_image(path, Image(soft.rows, soft.data[:, :, index:index + 1], soft.grid, soft.times_s, soft.cycle_s))
+        written.append(f"{path.name} ({label})")
+    return written
+
+
+def _write_seg(work: Path, name: str, hard: HardLabels) -> list[str]:
+    if not isinstance(hard.source, DicomSource):
+        raise InputError(f"DICOM SEG for {name}, which is no DICOM", expected="a DICOM series",
+                         remedy="leave --seg out")
+    home = work / f"{name}_seg"
+    home.mkdir()
+    return [f"{home.name}/{path.name}" for path in write_seg(hard, hard.source, home)]
+
+
+def _volumes(hard: HardLabels) -> dict[str, list[float]] | None:
+    """Of each class in each frame; None without millimetres."""
+    if not hard.grid.has_mm:
+        return None
+    ml = hard.grid.voxel_ml.reshape(-1, 1)
+    return {name: [round(float(v), 3) for v in ((hard.data[:, :, 0] == index).sum((-3, -2, -1)) * ml).sum(0)]
+            for index, name in enumerate(hard.names) if index}
+
+
+def _names(images: Sequence[Sequence[Path]]) -> list[str]:
+    """A name for each result: the file's, without what says its type; numbered where two are equal."""
+    stems = [parts[0].name.split(".nii")[0] if ".nii" in parts[0].name else parts[0].stem for parts in images]
+    return [stem if stems.count(stem) == 1 else f"{stem}_{number + 1}" for number, stem in enumerate(stems)]

@@ -1,0 +1,246 @@
+"""``firstread segment train``: images and labels in, a trained model folder out.
+
+    files ─▶ fingerprint.json ─▶ plan.json ─▶ training/ (kept until the end) ─▶ fold_K.safetensors
+                                                   └▶ held-out patients ─▶ cv.json, page.html ─▶ card.json
+
+Killed at any point, the same command goes on; ``card.json`` is written last and says that all is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstread.chains.trained import CARD, PLAN, SCHEMA, is_trained, trained_network
+from firstread.core.errors import FormatError, InputError, OutputError
+from firstread.core.provenance import versions, weights_hash
+from firstread.jobs.segment_data import DataSet, find_data
+from firstread.jobs.segment_prepare import data_hash, fingerprint_of, plan_hash, prepare_cases
+from firstread.jobs.segment_validate import split_patients, summary, validate
+from firstread.learn.fingerprint import SCHEMA as FINGERPRINT
+from firstread.learn.fit import fit
+from firstread.learn.patches import Patches, PreparedCase
+from firstread.learn.planning import plan_for
+from firstread.learn.prefetch import Prefetched
+from firstread.learn.segmentation import loss_of
+from firstread.nets.build import build_network
+from firstread.nets.plan import Plan, read_plan, write_plan
+from firstread.report.segment_training import write_page
+from firstread.zoo.store import load
+
+Progress = Callable[[str], None]
+WORK = "training"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a user can say. steps, folds, seed: instead of the plan's; plan: a file to use; start: weights to begin
+    from, a name of ``firstread zoo`` or a .safetensors file; workers: processes that make patches ahead."""
+
+    steps: int | None = None
+    folds: int | None = None
+    seed: int | None = None
+    plan: Path | None = None
+    only_plan: bool = False
+    start: str | None = None
+    device: str = "cpu"
+    workers: int = 0
+
+
+def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None = None, *, overwrite: bool = False,
+                    progress: Progress = lambda text: None) -> dict[str, Any]:
+    """Train on a data set into a model folder; the card, or with ``only_plan`` the plan, as plain values.
+
+    Raises InputError and its kinds for the data, FormatError for a plan or checkpoint that does not fit, OutputError
+    for a folder that holds something else, SettingError for a plan that makes no training.
+    """
+    settings = settings or TrainSettings()
+    _check_folder(folder, overwrite)
+    data = find_data(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = _fingerprint(data, folder, progress)
+    plan = _plan(found, data, folder, settings)
+    write_plan(plan, folder / PLAN)
+    if settings.only_plan:
+        return plan.as_dict()
+    _check_patients(found, plan)
+    work = folder / WORK
+    _check_state(work, plan, data, settings)
+    cases = prepare_cases(data, plan, work / "cases", progress=progress)
+    folds = split_patients(data.samples, plan.training.folds, seed=plan.training.seed) if plan.training.folds else [[]]
+    names = [f"fold_{k}.safetensors" for k in range(len(folds))] if plan.training.folds else ["fold_all.safetensors"]
+    rows: list[dict[str, Any]] = []
+    started = time.perf_counter()
+    for number, (held, name) in enumerate(zip(folds, names, strict=True)):
+        training = [case for n, case in enumerate(cases) if n not in set(held)]
+        progress(f"fold {number + 1} of {len(folds)}: {len(training)} cases to train on, {len(held)} held out")
+        network = _trained(training, plan, folder / name, work / f"{Path(name).stem}.pt", number, settings)
+        scores = work / f"{Path(name).stem}.json"
+        if held and not scores.is_file():
+            progress(f"fold {number + 1}: segmenting {len(held)} held-out cases")
+            made = validate(network.cpu(), plan, [data.samples[n] for n in held])
+            _write(scores, json.dumps([{**row, "fold": number} for row in made]))
+        rows += json.loads(scores.read_text(encoding="utf-8")) if held else []
+    card = _card(plan, found, names, rows, data, folder, time.perf_counter() - started, settings)
+    if rows:
+        _write(folder / "cv.json", json.dumps({"schema": "firstread.segment-cv/1", "summary": card["validation"],
+                                               "warnings": card["warnings"], "cases": rows}, indent=1))
+    write_page(folder / "page.html", plan.as_dict(), found, card, rows)
+    _write(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False))
+    shutil.rmtree(work, ignore_errors=True)
+    return card
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file", expected="a folder for the model", remedy="choose another with -o")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not is_trained(folder) and not (folder / "fingerprint.json").is_file():
+        raise OutputError(f"{folder} holds other files", expected="a new or empty folder, or a model's",
+                          remedy="choose another with -o")
+    if overwrite:
+        for path in (CARD, "cv.json", "page.html", PLAN, "fingerprint.json"):
+            (folder / path).unlink(missing_ok=True)
+        for weights in folder.glob("fold_*.safetensors"):
+            weights.unlink()
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    elif (folder / CARD).is_file():
+        raise OutputError(f"{folder} already holds a trained model", expected="a new folder",
+                          remedy="choose another with -o, or add --overwrite")
+
+
+def _fingerprint(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
+    """The stored one where it is of these files, else a new one."""
+    path = folder / "fingerprint.json"
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found.get("schema") == FINGERPRINT and found.get("data") == data_hash(data):
+                return found
+        except (ValueError, AttributeError):
+            progress("fingerprint.json cannot be read: made anew")
+    found = fingerprint_of(data, progress=progress)
+    _write(path, json.dumps(found, indent=1, ensure_ascii=False))
+    return found
+
+
+def _plan(found: dict[str, Any], data: DataSet, folder: Path, settings: TrainSettings) -> Plan:
+    """The stated plan, else the one in the folder, else the rules'; steps, folds and seed as the command says."""
+    path = settings.plan or folder / PLAN
+    if settings.plan is not None and not path.is_file():
+        raise InputError(f"no plan at {path.name}", expected="a plan.json", remedy="make it with --only-plan")
+    plan = read_plan(path) if path.is_file() else plan_for(found, ignored_value=data.ignored)
+    stated = {k: v for k in ("steps", "folds", "seed") if (v := getattr(settings, k)) is not None}
+    plan = replace(plan, training=replace(plan.training, **stated))
+    unknown = [c["value"] for c in found["classes"] if c["value"] not in {p.value for p in plan.classes}
+               and c["value"] != plan.ignored_value]
+    if unknown:
+        raise InputError(f"label values {unknown} in the data that the plan does not know",
+                         expected=f"{[c.value for c in plan.classes]}",
+                         remedy="add them to `classes` of plan.json, or correct the labels")
+    if len(plan.normalization) != len(found["modalities"]):
+        raise InputError(f"images of {len(found['modalities'])} channels", expected=f"{len(plan.normalization)}, as "
+                         "the plan has", remedy="use the plan of this data set")
+    return plan
+
+
+def _check_patients(found: dict[str, Any], plan: Plan) -> None:
+    if plan.training.folds > found["patients"]:
+        raise InputError(f"{found['patients']} patient{'s' * (found['patients'] != 1)} for {plan.training.folds} folds",
+                         expected="one patient or more in each fold", remedy="use fewer --folds; --folds 0 trains one "
+                         "network on everything and validates nothing")
+
+
+def _check_state(work: Path, plan: Plan, data: DataSet, settings: TrainSettings) -> None:
+    """What lies in the work folder must be of this plan and these files."""
+    state = {"plan": plan_hash(plan), "data": data_hash(data), "start": settings.start}
+    path = work / "state.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != state:
+            other = ", ".join(k for k in state if before.get(k) != state[k])
+            raise FormatError(f"a training that began with another {other}", expected="the same, to go on with it",
+                              remedy="restore it, choose another folder with -o, or start anew with --overwrite")
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    _write(path, json.dumps(state))
+
+
+def _trained(cases: list[PreparedCase], plan: Plan, weights: Path, checkpoint: Path, number: int,
+             settings: TrainSettings) -> nn.Module:
+    if weights.is_file():
+        return trained_network(plan, weights)
+    seed = plan.training.seed + number
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(plan)
+    if settings.start is not None:
+        start_from(network, settings.start)
+    t = plan.training
+    batches = Patches(cases, plan, seed=seed)
+    made = fit(network.to(settings.device), Prefetched(batches, last=t.steps, workers=settings.workers)
+               if settings.workers else batches, loss_of(plan), steps=t.steps, checkpoint=checkpoint,
+               learning_rate=t.learning_rate, warmup=t.warmup, averaging=t.averaging, clip=4.0,
+               every=max(1, min(100, t.steps // 4)), seed=seed)
+    save_network(made, weights)
+    return made
+
+
+def start_from(network: nn.Module, name: str) -> list[str]:
+    """Copy every parameter that has the same name and shape from a stored weight; the names of those that stay random.
+
+    Raises InputError where none fits.
+    """
+    state = load(name).state
+    own = network.state_dict()
+    members = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("member0.")} or state
+    fitting = {key: value for key, value in members.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise InputError(f"weights {name!r}, of which nothing fits the plan's network", expected="weights of the same "
+                         "network", remedy="take the network of those weights into plan.json")
+    network.load_state_dict({**own, **fitting})
+    return [key for key in own if key not in fitting]
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Parameters in single precision, whole or not at all."""
+    from safetensors.torch import save_file
+
+    part = path.with_name(path.name + ".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, part)
+    part.replace(path)
+
+
+def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[str, Any]], data: DataSet, folder: Path,
+          seconds: float, settings: TrainSettings) -> dict[str, Any]:
+    few = [c for c in found["classes"] if c["value"] and c["patients"] < 2]
+    warnings = [f"Class {c['name']} is in {c['patients']} patient{'s' * (c['patients'] != 1)} only: what was measured "
+                "of it says nothing about others." for c in few] if rows else [
+                    "Trained on all patients: nothing was held out, nothing was validated."]
+    network = build_network(plan)
+    return {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "networks": names,
+            "hashes": [weights_hash(trained_network(plan, folder / name)) for name in names],
+            "classes": list(plan.names), "mode": plan.mode, "plan": plan_hash(plan), "started_from": settings.start,
+            "network": plan.network.name or plan.network.kind,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "data": {"cases": found["cases"], "patients": found["patients"], "hash": data_hash(data)},
+            "validation": summary(rows, plan.names[1:], seed=plan.training.seed) if rows else None,
+            "validated": "each case by the network that had not seen its patient; mean over patients, 95 % bootstrap "
+                         "interval over patients" if rows else None,
+            "warnings": warnings, "seconds": round(seconds, 1), "versions": versions()}
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,90 @@
+"""Cross-validation of a segmentation: every case by the network that has not seen its patient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstread.analyze.trained import SegmentByPlan
+from firstread.jobs.segment_data import Sample, class_indices, load_sample
+from firstread.jobs.segment_prepare import annotated_of
+from firstread.nets.plan import Plan
+from firstread.ops.regions import dice
+
+
+def split_patients(samples: Sequence[Sample], count: int, *, seed: int = 0) -> list[list[int]]:
+    """Numbers of the samples held out in each fold; all of a patient's lie in one.
+
+    Patients are drawn in random order, each into the fold that holds the fewest samples so far.
+    """
+    patients = sorted({s.patient for s in samples})
+    order = torch.randperm(len(patients), generator=torch.Generator().manual_seed(seed)).tolist()
+    folds: list[list[int]] = [[] for _ in range(count)]
+    for place in order:
+        smallest = min(range(count), key=lambda k: len(folds[k]))
+        folds[smallest] += [n for n, s in enumerate(samples) if s.patient == patients[place]]
+    return [sorted(fold) for fold in folds]
+
+
+def validate(network: nn.Module, plan: Plan, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Dice of every annotated class of each sample, on its own grid, all frames together; None where neither has it."""
+    stage = SegmentByPlan(networks=[network], plan=plan).eval()
+    known = {c.value: index for index, c in enumerate(plan.classes)}
+    rows = []
+    for sample in samples:
+        image, values = load_sample(sample)
+        truth = class_indices(values, known, plan.ignored_value, sample.name)
+        with torch.no_grad():
+            found = stage(image).data[0].argmax(dim=1)
+        counted = truth != 255
+        annotated = annotated_of(sample, plan)
+        score: dict[str, float | None] = {}
+        for index, name in enumerate(plan.names):
+            if index == 0 or not bool(annotated[index]):
+                continue
+            one, other = (found == index) & counted, truth == index
+            joined = (1, 1, -1)  # frames and slices in one volume
+            empty = not bool(one.any() or other.any())
+            score[name] = None if empty else round(float(dice(one.reshape(joined), other.reshape(joined))), 5)
+        rows.append({"case": sample.name, "patient": sample.patient, "dice": score})
+    return rows
+
+
+def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
+    """Mean Dice by class and over classes with 95 % bootstrap intervals over patients."""
+    table: dict[str, Any] = {}
+    for name in names:
+        table[name] = patient_mean([(row["patient"], row["dice"].get(name)) for row in rows], seed=seed)
+    table["mean of classes"] = patient_mean([(row["patient"], _mean(row["dice"].values())) for row in rows], seed=seed)
+    return table
+
+
+def patient_mean(values: Sequence[tuple[str, float | None]], *, resamples: int = 4000, seed: int = 0
+                 ) -> dict[str, Any]:
+    """Mean over patients of their cases' mean, with the percentile interval of a bootstrap that draws patients.
+
+    >>> patient_mean([("a", 0.5), ("a", 0.7), ("b", 0.8)])["mean"]
+    0.7
+    """
+    groups: dict[str, list[float]] = {}
+    for patient, value in values:
+        if value is not None and math.isfinite(value):
+            groups.setdefault(patient, []).append(value)
+    if not groups:
+        return {"mean": None, "lower": None, "upper": None, "patients": 0, "reason": "in no case"}
+    each = torch.tensor([sum(v) / len(v) for v in groups.values()], dtype=torch.float64)
+    made: dict[str, Any] = {"mean": round(float(each.mean()), 4), "lower": None, "upper": None, "patients": len(each)}
+    if len(each) < 3:
+        return {**made, "reason": "an interval needs three patients or more"}
+    drawn = torch.randint(len(each), (resamples, len(each)), generator=torch.Generator().manual_seed(seed))
+    low, high = torch.quantile(each[drawn].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {**made, "lower": round(low, 4), "upper": round(high, 4)}
+
+
+def _mean(values: Any) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
