@@ -6,7 +6,7 @@ import torch
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
-from firstread.nets.denoise import FFDNet
+from firstread.nets.denoise import ScaledDenoiser
 from firstread.recipes import denoise, evidence_denoise
 from firstread.restore.denoise import Denoise
 from firstread.zoo.store import load
@@ -27,7 +27,7 @@ def test_examples_depend_on_their_number_alone_and_carry_the_noise_stated(tmp_pa
 
 def test_a_step_of_training_gives_a_weight_that_the_stage_takes(tmp_path):
     weight = load(denoise.train(tmp_path, steps=2))
-    net = FFDNet.from_weight(weight.card["network"], weight.state)
+    net = ScaledDenoiser.from_weight(weight.card["network"], weight.state)
     image = Image(Rows.subjects(1), torch.rand(1, 1, 1, 1, 9, 8), Grid.from_spacing((1, 9, 8), (5.0, 1.0, 1.0)))
     assert Denoise(network=net)(image).data.shape == image.data.shape
     with pytest.raises(SettingError, match="data"):

@@ -8,7 +8,7 @@ from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, Rows
 from firstread.core.stage import Stage
-from firstread.nets.denoise import FFDNet
+from firstread.nets.denoise import ScaledDenoiser
 from firstread.ops.noise import local_pca, noise_components, noise_level
 from firstread.restore.denoise import Denoise, DenoisePCA, DenoiseTV
 from firstread.restore.noise2self import Noise2Self, masks, without_centre
@@ -86,13 +86,13 @@ def test_noise2self_is_nearer_to_the_truth_without_having_seen_it():
 
 def test_an_untrained_network_is_the_identity():
     data = noisy(discs())
-    torch.testing.assert_close(Denoise(network=FFDNet(channels=1, width=4, depth=2))(image(data)).data, data)
+    torch.testing.assert_close(Denoise(network=ScaledDenoiser(channels=1, width=4, depth=2))(image(data)).data, data)
     both = data + 0.3j
-    torch.testing.assert_close(Denoise(network=FFDNet(channels=2, width=4, depth=2))(image(both)).data, both)
+    torch.testing.assert_close(Denoise(network=ScaledDenoiser(channels=2, width=4, depth=2))(image(both)).data, both)
 
 
-@pytest.mark.parametrize("stage", [DenoiseTV(), DenoisePCA(), Noise2Self(steps=1), Denoise(network=FFDNet(width=2))],
-                         ids=lambda s: s.name)
+@pytest.mark.parametrize("stage", [DenoiseTV(), DenoisePCA(), Noise2Self(steps=1),
+                                   Denoise(network=ScaledDenoiser(width=2))], ids=lambda s: s.name)
 def test_numbers_that_are_none_are_refused(stage):
     data = discs(3)
     data[0, 0, 0, 0, 3, 3] = torch.nan
@@ -106,9 +106,31 @@ def test_magnitudes_are_told_of_their_bias(stage):
     assert not run(stage, image(discs() + 0j)).notes
 
 
+def test_a_network_learns_where_the_noise_is_a_hundredth_of_the_contrast():
+    """With the image in units of σ as it is, it stayed the identity."""
+    torch.manual_seed(0)
+    net, clean = ScaledDenoiser(channels=1, width=12, depth=4), discs()[0, :, 0]
+    adam = torch.optim.Adam(net.parameters(), lr=4e-3)
+    for _ in range(60):
+        loss = (net(clean + 0.01 * torch.randn_like(clean), torch.tensor([0.01])) - clean).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert loss < 0.85 * 0.01**2
+
+
+def test_a_network_has_no_scale_of_its_own():
+    torch.manual_seed(0)
+    net = ScaledDenoiser(channels=2, width=4, depth=3)
+    torch.nn.init.normal_(net.layers[-1].weight)
+    x = torch.rand(1, 2, 7, 6)
+    bright = net(100 * x, torch.tensor([30.0]))
+    torch.testing.assert_close(bright, 100 * net(x, torch.tensor([0.3])), rtol=1e-4, atol=1e-3)
+
+
 def test_a_network_for_one_size_takes_odd_ones_and_its_gradient_is_right():
     torch.manual_seed(0)
-    net = FFDNet(channels=1, width=3, depth=2).double()
+    net = ScaledDenoiser(channels=1, width=3, depth=2).double()
     torch.nn.init.normal_(net.layers[-1].weight)
     x = torch.rand(1, 1, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(net, (x, torch.tensor([0.3], dtype=torch.float64, requires_grad=True)))
@@ -116,7 +138,8 @@ def test_a_network_for_one_size_takes_odd_ones_and_its_gradient_is_right():
 
 def test_bad_settings():
     for wrong in (lambda: DenoiseTV(noise=-1.0), lambda: DenoiseTV(strength=-1), lambda: DenoisePCA(window=1),
-                  lambda: Noise2Self(steps=0), lambda: Denoise(network=FFDNet(), noise=-0.1), lambda: FFDNet(depth=1)):
+                  lambda: Noise2Self(steps=0), lambda: Denoise(network=ScaledDenoiser(), noise=-0.1),
+                  lambda: ScaledDenoiser(depth=1)):
         with pytest.raises(SettingError):
             wrong()
     with pytest.raises(SettingError, match="1 frames"):

@@ -19,7 +19,7 @@ from firstread.core.records import HardLabels, Image, Record
 from firstread.core.stage import Chain, Stage
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
-from firstread.nets.denoise import FFDNet
+from firstread.nets.denoise import ScaledDenoiser
 from firstread.report.restored import MARKER, RestoredReport, write
 from firstread.restore.bias import CorrectBias
 from firstread.restore.denoise import Denoise, DenoisePCA, DenoiseTV
@@ -45,7 +45,7 @@ def denoiser(method: str, *, noise: float | None = None, weight: str | Path = "d
                          remedy="leave --noise out, or use tv or network")
     if method == "network":
         found = load(weight)
-        return Denoise(network=FFDNet.from_weight(found.card["network"], found.state), noise=noise)
+        return Denoise(network=ScaledDenoiser.from_weight(found.card["network"], found.state), noise=noise)
     if method == "tv":
         return DenoiseTV(noise=noise)
     return DenoisePCA() if method == "pca" else Noise2Self()

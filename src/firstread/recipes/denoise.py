@@ -1,7 +1,7 @@
 """The default denoising network (``denoise``), of complex images and magnitudes, from simulated objects alone.
 
-Each example is a crop of an object that looks like no organ in particular (or of a random chest), rendered twice as
-fine as it is sampled, with white noise of a level drawn anew: complex, real, or Rician magnitudes. One network learns
+Each example is a crop of an object that looks like no organ in particular, rendered twice as fine as it is sampled (64
+to 128 pixels across), with white noise of a level drawn anew: complex, real, or Rician magnitudes. One network learns
 all levels.
 """
 
@@ -18,29 +18,30 @@ from jaxtyping import Complex, Float
 from torch import Generator, Tensor, nn
 
 from firstread.acquire.mri import encode_lower
+from firstread.acquire.textures import random_plane
 from firstread.core.keys import Key
 from firstread.learn.fit import fit
-from firstread.nets.denoise import FFDNet
+from firstread.nets.denoise import ScaledDenoiser
 from firstread.ops.fourier import ifft
 from firstread.recipes.files import refuse_data, write_array, write_text, write_weight
-from firstread.recipes.varnet import scene
 
 NAME = "denoise"
 SUMMARY = "denoising of images of any anatomy at any noise level, from simulation alone"
-SEED, STEPS, OBJECTS, SIZE = 0, 800, 200, 128
-BATCH, CROP, NOISE = 8, 32, (0.005, 0.35)
+SEED, STEPS, OBJECTS, SIZES = 0, 8000, 300, (64, 96, 128)
+BATCH, CROP, NOISE = 8, 48, (0.01, 0.35)
 Batch = tuple[Float[Tensor, "row 2 y x"], Float[Tensor, " row"], Float[Tensor, "row 2 y x"]]
 
 
-def network() -> FFDNet:
+def network() -> ScaledDenoiser:
     """The network of the weight."""
-    return FFDNet(channels=2, width=32, depth=6)
+    return ScaledDenoiser(channels=2, width=48, depth=7)
 
 
 def sampled(number: int) -> Complex[Tensor, "y x"]:
     """Object ``number``, its 99th percentile 1: a function of the number alone."""
-    fine = scene(Key(SEED, "denoise_object").generator(number), 2 * SIZE)
-    image = ifft(encode_lower(fine, (SIZE, SIZE)))
+    size = SIZES[number % len(SIZES)]
+    fine = random_plane(Key(SEED, "denoise_object").generator(number), 2 * size)
+    image = ifft(encode_lower(fine, (size, size)))
     return image / torch.quantile(image.abs(), 0.99).clamp(min=1e-3)
 
 
@@ -73,7 +74,7 @@ class NoisyCrops:
 
     def _one(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         image = _load(self.files[int(torch.randint(len(self.files), (), generator=generator))])
-        y, x = torch.randint(SIZE - CROP + 1, (2,), generator=generator).tolist()
+        y, x = torch.randint(len(image) - CROP + 1, (2,), generator=generator).tolist()
         flip, turn, kind = torch.randint(4, (3,), generator=generator).tolist()
         clean = torch.rot90(image[y:y + CROP, x:x + CROP].flip([a for a in (0, 1) if flip >> a & 1]), turn)
         strength, level = torch.rand(2, generator=generator).tolist()
@@ -101,10 +102,10 @@ def pair(image: Complex[Tensor, "y x"], noise: Complex[Tensor, "y x"], kind: int
 
 
 def loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Logarithm of the root mean square error over the noise: every level counts alike."""
+    """Root mean square error over the noise: every level counts alike."""
     noisy, noise, clean = batch
-    error = (model(noisy, noise) - clean).square().mean(dim=(1, 2, 3))
-    return 0.5 * ((error + 1e-8) / noise.square()).log().mean()
+    error = (model(noisy, noise) - clean).square().mean(dim=(1, 2, 3)) / noise.square()
+    return (error + 1e-4).sqrt().mean()
 
 
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
@@ -115,10 +116,10 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     torch.manual_seed(SEED)
     net = fit(network().to(device), NoisyCrops(folder, seed=SEED),
               lambda model, batch: loss(model, tuple(part.to(device) for part in batch)), steps=count, seed=SEED,
-              learning_rate=3e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, warmup=50, averaging=0.99,
-              every=100)
+              learning_rate=2e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, warmup=50, averaging=0.998,
+              every=250)
     card = {"name": NAME, "summary": SUMMARY, "recipe": "denoise", "seed": SEED, "steps": count,
-            "data": f"{len(list(folder.glob('*.npz')))} simulated objects (no anatomy in particular, chests)",
+            "data": f"{len(list(folder.glob('*.npz')))} simulated objects of no anatomy in particular",
             "noise": f"white, {NOISE[0]} to {NOISE[1]} of the 99th percentile; complex, real, Rician magnitudes",
             "network": network().settings(), "licence": "Apache-2.0",
             "limits": "white noise: not after zero filling, interpolation or parallel imaging with a strong g-factor"}

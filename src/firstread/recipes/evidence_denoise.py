@@ -29,7 +29,7 @@ from firstread.core.keys import Key
 from firstread.core.provenance import weights_hash
 from firstread.core.records import Image, KSpace, Rows
 from firstread.core.stage import Stage
-from firstread.nets.denoise import FFDNet
+from firstread.nets.denoise import ScaledDenoiser
 from firstread.ops.fourier import fft, ifft
 from firstread.ops.quality import nrmse, psnr
 from firstread.ops.rigid_motion import relative_to_first
@@ -62,7 +62,8 @@ def denoisers(level: float, weight: str | Path | None) -> dict[str, Stage]:
                                "Noise2Self": Noise2Self(steps=200, width=16, depth=4)}
     if weight is not None:
         loaded = load(weight)
-        found["network"] = Denoise(network=FFDNet.from_weight(loaded.card["network"], loaded.state), noise=level)
+        network = ScaledDenoiser.from_weight(loaded.card["network"], loaded.state)
+        found["network"] = Denoise(network=network, noise=level)
     return found
 
 
@@ -235,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = "No network was given."
         if given.weight is not None:
             loaded = load(given.weight)
-            net = FFDNet.from_weight(loaded.card["network"], loaded.state)
+            net = ScaledDenoiser.from_weight(loaded.card["network"], loaded.state)
             about = (f"Network: `{loaded.name}`, {loaded.card['steps']} training steps on {loaded.card['data']}, "
                      f"weights {weights_hash(net)}.")
         noise = denoising(given.weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 from firstread.core.errors import SettingError, SignalError
 from firstread.core.records import Image, Note
 from firstread.core.stage import Stage
-from firstread.nets.denoise import FFDNet
+from firstread.nets.denoise import ScaledDenoiser
 from firstread.ops.noise import local_pca, noise_level
 from firstread.ops.variation import PLANE, minimize_total_variation
 
@@ -96,16 +96,16 @@ class DenoisePCA(Stage):
 
 
 class Denoise(Stage):
-    """By a trained network that is told the noise level, plane by plane (:class:`~firstread.nets.denoise.FFDNet`).
+    """By a trained network that is told the noise level (``nets.denoise.ScaledDenoiser``), plane by plane.
 
     noise: σ, of each part of complex images; None estimates it in every plane. A network of two channels sees real and
-    imaginary part (zero for real images), one of one channel real images or magnitudes. Planes are scaled to a 99th
-    percentile of 1. Reads an Image, writes the Image "denoised". Differentiable.
+    imaginary part (zero for real images), one of one channel real images or magnitudes. Reads an Image, writes the
+    Image "denoised". Differentiable.
     """
 
     result = "denoised"
 
-    def __init__(self, *, network: FFDNet, noise: float | int | None = None):
+    def __init__(self, *, network: ScaledDenoiser, noise: float | int | None = None):
         super().__init__()
         _check_level(noise)
         self.network, self.noise = network, noise
@@ -121,8 +121,7 @@ class Denoise(Stage):
         planes = data.flatten(0, 3)
         level = levels(image, self.noise).flatten()
         parts = torch.view_as_real(planes + 0j).movedim(-1, 1) if self.network.channels == 2 else planes[:, None]
-        scale = torch.quantile(planes.detach().abs().flatten(1), 0.99, dim=1).clamp(min=1e-30)
-        made = self.network(parts / scale[:, None, None, None], level / scale) * scale[:, None, None, None]
+        made = self.network(parts, level)
         if self.network.channels == 2:
             whole = torch.view_as_complex(made.movedim(1, -1).contiguous())
             made = whole if image.data.is_complex() else whole.real
