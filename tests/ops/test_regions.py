@@ -1,4 +1,4 @@
-"""Regions: components, overlap and surface distances."""
+"""Regions: components, overlap, volumes."""
 
 import math
 
@@ -12,7 +12,6 @@ from firstread.core.errors import SettingError
 from firstread.ops import regions
 
 masks = arrays(bool, (2, 5, 6)).map(torch.from_numpy)
-spacings = st.tuples(*[st.floats(0.5, 10.0)] * 3)
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,46 +57,6 @@ def test_dice_of_empty_masks_follows_the_stated_convention():
     assert regions.soft_dice(empty.double(), empty.double()) == 1
 
 
-@settings(max_examples=25, deadline=None)
-@given(masks, masks, spacings)
-def test_surface_distances_agree_with_all_pairs(a, b, spacing):
-    found = regions.surface_distances_mm(a, b, spacing)
-    if not (a.any() and b.any()):
-        assert found[0].numel() == found[1].numel() == 0
-        return
-    points = [_surface(mask) * torch.tensor(spacing, dtype=torch.float64) for mask in (a, b)]
-    pairs = torch.cdist(points[0], points[1], compute_mode="donot_use_mm_for_euclid_dist")
-    assert torch.allclose(found[0], pairs.min(1).values) and torch.allclose(found[1], pairs.min(0).values)
-    assert regions.mean_surface_distance_mm(a, b, spacing) <= max(pairs.min(1).values.max(), pairs.min(0).values.max())
-
-
-def _surface(mask):
-    """Surface voxels by definition, one at a time."""
-    points = []
-    for index in mask.nonzero().tolist():
-        for axis in range(3):
-            for step in (-1, 1):
-                near = list(index)
-                near[axis] += step
-                if not 0 <= near[axis] < mask.shape[axis] or not mask[tuple(near)]:
-                    points.append(tuple(index))
-    return torch.tensor(sorted(set(points)), dtype=torch.float64)
-
-
-def test_concentric_spheres_are_their_radii_apart():
-    z, y, x = torch.meshgrid(*[torch.arange(-20, 21)] * 3, indexing="ij")
-    radius = (z**2 + y**2 + x**2).double().sqrt()
-    distance = regions.mean_surface_distance_mm(radius <= 10, radius <= 16, (0.5, 0.5, 0.5))
-    assert distance == pytest.approx(3.0, abs=0.25)  # half a voxel
-    assert regions.hausdorff95_mm(radius <= 10, radius <= 16, (0.5, 0.5, 0.5)) == pytest.approx(3.0, abs=0.5)
-
-
-def test_empty_masks_have_no_surface_distance():
-    empty, full = torch.zeros(1, 2, 2).bool(), torch.ones(1, 2, 2).bool()
-    assert math.isnan(regions.hausdorff95_mm(empty, full, (1.0, 1.0, 1.0)))
-    assert math.isnan(regions.mean_surface_distance_mm(empty, empty, (1.0, 1.0, 1.0)))
-
-
 def test_volume_of_a_sphere_and_its_gradient():
     z, y, x = torch.meshgrid(*[torch.arange(-20, 21)] * 3, indexing="ij")
     sphere = ((z**2 + y**2 + x**2) <= 15**2)[None, None]
@@ -111,5 +70,3 @@ def test_volume_of_a_sphere_and_its_gradient():
 def test_settings_out_of_range_are_refused():
     with pytest.raises(SettingError, match="axes"):
         regions.largest_component(torch.ones(2, 2).bool(), axes=3)
-    with pytest.raises(SettingError, match="spacings"):
-        regions.surface_distances_mm(torch.ones(2, 2).bool(), torch.ones(2, 2).bool(), (1.0,))

@@ -1,4 +1,4 @@
-"""Regions of an image: components, volumes, overlap and distances between surfaces.
+"""Regions of an image: components, volumes, overlap, signed distances.
 
 Hard masks are bool tensors, soft ones hold probabilities. Spacings are millimetres along (z, y, x).
 """
@@ -89,33 +89,6 @@ def soft_dice(probability: Float[Tensor, "*lead z y x"], truth: Num[Tensor, "*le
     return (2 * both + smooth) / (total + smooth)
 
 
-def surface_distances_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
-                         spacing_mm: tuple[float, ...]) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
-    """Distance of every surface voxel of each mask to the nearest surface voxel of the other.
-
-    A surface voxel belongs to the mask and has a face neighbour outside it (beyond the array counts as outside).
-    Returns the distances first to second and second to first; both empty where either mask is empty.
-
-    >>> a = torch.tensor([[1, 0, 0, 0]]).bool(); b = torch.tensor([[0, 0, 1, 0]]).bool()
-    >>> [d.tolist() for d in surface_distances_mm(a, b, (1.0, 1.5))]
-    [[3.0], [3.0]]
-    """
-    import numpy as np
-    from scipy import ndimage
-
-    if len(spacing_mm) != first.ndim:
-        raise SettingError(f"{len(spacing_mm)} spacings for masks of {first.ndim} axes", expected="one per axis",
-                           remedy="give the spacing along every axis of the masks")
-    a, b = (mask.detach().cpu().numpy() for mask in (first, second))
-    if not (a.any() and b.any()):
-        nothing = torch.zeros(0, dtype=torch.float64)
-        return nothing, nothing
-    surfaces = [m & ~ndimage.binary_erosion(m) for m in (a, b)]
-    to_second, to_first = (ndimage.distance_transform_edt(~s, sampling=spacing_mm) for s in surfaces[::-1])
-    return (torch.from_numpy(np.asarray(to_second[surfaces[0]], dtype=np.float64)),
-            torch.from_numpy(np.asarray(to_first[surfaces[1]], dtype=np.float64)))
-
-
 def signed_distance_mm(mask: Bool[Tensor, "*lead y x"],
                        spacing_mm: tuple[float, float]) -> Float[Tensor, "*lead y x"]:
     """Distance within the plane to the nearest pixel of the other kind: above zero outside the mask, below inside.
@@ -137,30 +110,3 @@ def signed_distance_mm(mask: Bool[Tensor, "*lead y x"],
             outside, inside = (ndimage.distance_transform_edt(m, sampling=spacing_mm) for m in (~plane, plane))
             found.copy_(torch.from_numpy(outside - inside))
     return out.reshape(mask.shape).to(mask.device)
-
-
-def hausdorff95_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
-                   spacing_mm: tuple[float, ...]) -> float:
-    """95 % Hausdorff distance: the larger of the two directed 95th percentiles; NaN where either mask is empty.
-
-    (Some programs take one percentile of both directions pooled, which is never larger.)
-
-    >>> block = torch.zeros(1, 8, 8, dtype=torch.bool); block[:, 2:5, 2:5] = True
-    >>> hausdorff95_mm(block, block.roll(2, dims=2), (8.0, 1.5, 1.5))
-    3.0
-    """
-    distances = surface_distances_mm(first, second, spacing_mm)
-    if distances[0].numel() == 0:
-        return float("nan")
-    return max(torch.quantile(d, 0.95).item() for d in distances)
-
-
-def mean_surface_distance_mm(first: Bool[Tensor, "*space"], second: Bool[Tensor, "*space"],
-                             spacing_mm: tuple[float, ...]) -> float:
-    """Average symmetric surface distance, the mean over the surface voxels of both masks; NaN where either is empty.
-
-    >>> block = torch.zeros(1, 8, 8, dtype=torch.bool); block[:, 2:5, 2:5] = True
-    >>> mean_surface_distance_mm(block, block, (8.0, 1.5, 1.5))
-    0.0
-    """
-    return torch.cat(surface_distances_mm(first, second, spacing_mm)).mean().item()
