@@ -28,6 +28,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/pip install -q -e '.[test]'
+	$(BIN)/pip install -q --no-deps 'dynamic-network-architectures>=0.4,<0.5'
 	touch $@
 
 clean:

@@ -77,7 +77,7 @@ class ForeignSegment(Stage):
                           self.names, copies.times_s, copies.cycle_s, image.source, notes=image.notes)
 
     def logits(self, volume: Float[Tensor, "channel z y x"], image: Image, row: int = 0
-               ) -> tuple[Float[Tensor, "member head z y x"], Callable[[Tensor, Tensor], Tensor]]:
+               ) -> tuple[Float[Tensor, "member head d0 d1 d2"], Callable[[Tensor, Tensor], Tensor]]:
         """What the networks say of one volume of ``image``, on the voxels of its part that is not cropped away.
 
         Beside it, how to put such a part ``[head, z, y, x]`` back into a whole of outside values ``[head]``.
@@ -119,7 +119,7 @@ class ForeignSegment(Stage):
         outside[0] = 1
         return torch.stack([place(self._probabilities(one), outside) for one in logits])
 
-    def _probabilities(self, logits: Float[Tensor, "head z y x"]) -> Float[Tensor, "classes z y x"]:
+    def _probabilities(self, logits: Float[Tensor, "head d0 d1 d2"]) -> Float[Tensor, "classes d0 d1 d2"]:
         if self.activation == "softmax":
             return logits.softmax(dim=0)
         return logits if self.activation == "none" else from_regions(logits.sigmoid(), self.regions, len(self.names))
@@ -139,23 +139,25 @@ class ForeignSegment(Stage):
         return data.float()
 
 
-def from_regions(regions: Float[Tensor, "region z y x"], order: Sequence[int],
-                 classes: int) -> Float[Tensor, "classes z y x"]:
-    """Class probabilities of overlapping regions: ``P(c_i) = p_i prod_(j > i) (1 - p_j)``, the rest is background.
+def from_regions(regions: Float[Tensor, "region d0 d1 d2"], order: Sequence[int],
+                 classes: int) -> Float[Tensor, "classes d0 d1 d2"]:
+    """Class probabilities of overlapping regions, in proportion to ``min(p_i, min_(j > i) (1 - p_j))``.
 
-    A region written later covers those before it (nnU-Net's ``regions_class_order``), as if they were independent.
+    Region i leaves class ``order[i]`` where no later region covers it (nnU-Net's ``regions_class_order``); background
+    where none is. The most probable class is the one that thresholds of one half would leave, as nnU-Net takes it.
 
-    >>> from_regions(torch.tensor([0.5, 0.5]).reshape(2, 1, 1, 1), (1, 2), 3).flatten().tolist()
-    [0.25, 0.25, 0.5]
+    >>> from_regions(torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1), (1, 2), 3).flatten().tolist()
+    [0.0, 0.5, 0.5]
     """
-    left = torch.ones_like(regions[0])
-    found = {0: left}
-    for region, name in zip(reversed(list(regions)), reversed(order), strict=True):
-        share = left * region
-        found[name] = found[name] + share if name in found and name != 0 else share
-        left = left * (1 - region)
-    found[0] = left
-    return torch.stack([found.get(number, torch.zeros_like(left)) for number in range(classes)])
+    free = torch.ones_like(regions[0])
+    found: dict[int, Tensor] = {}
+    for region, number in zip(reversed(list(regions)), reversed(order), strict=True):
+        share = torch.minimum(region, free)
+        found[number] = torch.maximum(found[number], share) if number in found else share
+        free = torch.minimum(free, 1 - region)
+    found[0] = free
+    made = torch.stack([found.get(number, torch.zeros_like(free)) for number in range(classes)])
+    return made / made.sum(dim=0)
 
 
 def _target(wanted: tuple[float, ...] | None, spacing: list[float]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 from firstread.analyze.foreign import ForeignSegment
 from firstread.core.errors import InputError
 from firstread.zoo.foreign import ForeignModel
+from firstread.zoo.nnunet import is_nnunet, read_nnunet
 from firstread.zoo.script import read_network
 
 KNOWN = "a trained nnU-Net v2 folder, a MONAI bundle folder, TorchScript (.ts, .pt) or ONNX (.onnx)"
@@ -41,6 +42,8 @@ def read_model(path: Path, *, folds: Sequence[int | str] | None = None,
         return read_network(path, stated)
     if not path.exists():
         raise InputError(f"nothing at {path.name}", expected=KNOWN, remedy="check the path")
+    if is_nnunet(path):
+        return read_nnunet(path, folds)
     found = [file for file in sorted(path.iterdir()) if file.suffix in NETWORKS] if path.is_dir() else []
     if len(found) == 1:
         return read_network(found[0], stated)
