@@ -1,13 +1,13 @@
-"""segment train, predict, plan."""
+"""segment train, predict, plan, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from firstread.cli.options import Out, Overwrite, numbers, say
+from firstread.cli.options import Out, Overwrite, Seed, numbers, say
 
 segment = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -84,3 +84,43 @@ def segment_plan(
 
     lines = plan_difference(read_plan(one), read_plan(other))
     typer.echo("\n".join(lines) if lines else "The plans are the same.")
+
+
+@segment.command("evaluate")
+def segment_evaluate(
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Predicted labels: a file, or a folder.")],
+    truths: Annotated[Path, typer.Argument(metavar="TRUTHS", help="True labels: a file, or a folder with files of the "
+                                           "same names.")],
+    output: Out,
+    labels: Annotated[str | None, typer.Option(help="Names of the label values: liver,tumour for 1 and 2, or a JSON "
+                                               "file.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Other predictions, compared in pairs.")] = None,
+    tolerance_mm: Annotated[float, typer.Option(min=0, help="Of the normalized surface Dice.")] = 1.0,
+    hd95: Annotated[Literal["largest", "pooled", "area-weighted"], typer.Option(
+        help="Definition of HD95: the larger of both directions' percentiles, one of both together, or by "
+        "area.")] = "largest",
+    cldice: Annotated[bool, typer.Option("--cldice", help="Measure clDice, for vessels and other tubes.")] = False,
+    lesions: Annotated[bool, typer.Option("--lesions", help="Count lesions found, missed and added.")] = False,
+    minimum_iou: Annotated[float, typer.Option(min=0, max=0.99, help="Intersection over union above which a lesion is "
+                                               "found.")] = 0.0,
+    both_empty: Annotated[Literal["absent", "agree"], typer.Option(help="A label that neither has: no number, or full "
+                                                                   "agreement.")] = "absent",
+    one_empty: Annotated[Literal["worst", "absent"], typer.Option(help="Distances of a label that only one has: the "
+                                                                  "image's diagonal, or none.")] = "worst",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predicted beside true labels: metrics.csv, metrics.json and a page with the worst cases first."""
+    from firstread.jobs.segment_evaluate import EvaluateSettings, evaluate_to_folder
+    from firstread.trust.segmentation import ScoreSettings
+
+    scores = ScoreSettings(tolerance_mm=tolerance_mm, definition=hd95, minimum_iou=minimum_iou, cldice=cldice,
+                           lesions=lesions, both_empty=both_empty, one_empty=one_empty)
+    settings = EvaluateSettings(labels=labels, against=against, scores=scores, seed=seed)
+    made = evaluate_to_folder(predictions, truths, output, settings, overwrite=overwrite, progress=say)
+    for label in made["labels"]:
+        dice = label["summary"]["dice"]
+        known = dice["lower"] is not None
+        say(f"{label['name']:24} Dice {dice['mean']}" + (f" [{dice['lower']}, {dice['upper']}]" if known else
+                                                         f" ({dice['reason']})"))
+    say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")

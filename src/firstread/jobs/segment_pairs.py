@@ -1,0 +1,126 @@
+"""Label files in pairs: found by name, named, opened, compared in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Integer
+from torch import Tensor
+
+from firstread.core.errors import FirstreadError, FormatError, InputError
+from firstread.core.geometry import Grid
+from firstread.core.records import Image
+from firstread.io.open import read as open_file
+from firstread.jobs.segment_data import ENDINGS
+
+
+def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
+    """Prediction and truth by the name of the case: two files, or the files of equal names in two folders.
+
+    Raises InputError where one has no partner or there is none at all.
+    """
+    for path in (predictions, truths):
+        if not path.exists():
+            raise InputError(f"nothing at {path.name}", expected="a label file, or a folder of them",
+                             remedy="check the path")
+    if predictions.is_dir() != truths.is_dir():
+        raise InputError(f"{predictions.name} and {truths.name}, a folder and a file", expected="two files or two "
+                         "folders", remedy="give both alike")
+    if not predictions.is_dir():
+        return {_stem(truths) or truths.name: (predictions, truths)}
+    here, there = ({name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")
+                    and path.is_file() and (name := _stem(path)) is not None} for folder in (predictions, truths))
+    for names, folder, what in ((sorted(set(there) - set(here)), predictions, "prediction"),
+                                (sorted(set(here) - set(there)), truths, "truth")):
+        if names:
+            raise InputError(f"no {what} in {folder.name} for {', '.join(names[:3])}{' …' * (len(names) > 3)} "
+                             f"({len(names)} cases)", expected="a file of the same name in both folders",
+                             remedy="complete them, or take the others out")
+    if not here:
+        raise InputError(f"no label files in {predictions.name}", expected=f"files ending in {', '.join(ENDINGS[:2])}",
+                         remedy="check the folder")
+    return {name: (path, there[name]) for name, path in here.items()}
+
+
+def label_names(given: str) -> dict[int, str]:
+    """Names by label value, the background left out: of a JSON file, either way round, or of a list.
+
+    A JSON object may be nnU-Net's dataset.json. A list begins with the value 1, or with 0 where its first name is
+    ``background``.
+
+    >>> label_names("background,liver,tumour")
+    {1: 'liver', 2: 'tumour'}
+    """
+    if given.lower().endswith(".json"):
+        try:
+            found = json.loads(Path(given).read_text(encoding="utf-8"))
+            found = found.get("labels", found)
+            pairs = [(k, v) if str(k).lstrip("-").isdigit() else (v, k) for k, v in found.items()]
+            named = {int(value): str(name) for value, name in pairs}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"labels in {Path(given).name} that cannot be used ({type(error).__name__})",
+                             expected='a JSON object such as {"1": "liver", "2": "tumour"}',
+                             remedy="correct it") from error
+    else:
+        parts = [part.strip() for part in given.split(",") if part.strip()]
+        first = 0 if parts and parts[0].lower() == "background" else 1
+        named = dict(enumerate(parts, start=first))
+    named.pop(0, None)
+    if not named or min(named) < 0 or len(set(named.values())) != len(named):
+        raise InputError(f"--labels {given!r}", expected="a name of its own for each label value above 0",
+                         remedy="write them as --labels liver,tumour, or as a JSON file")
+    return dict(sorted(named.items()))
+
+
+def grid_difference(one: Grid, other: Grid) -> str | None:
+    """In what ``one`` differs from ``other``, in words; None where both put every voxel within a tenth of one.
+
+    >>> grid_difference(Grid.from_spacing((4, 8, 8), (2.0, 1.0, 1.0)), Grid.from_spacing((4, 8, 9), (2.0, 1.0, 1.0)))
+    '4 x 8 x 8 voxels (z, y, x) instead of 4 x 8 x 9'
+    """
+    if one.shape != other.shape:
+        return f"{_times(one.shape)} voxels (z, y, x) instead of {_times(other.shape)}"
+    if not (one.has_mm and other.has_mm):
+        return None
+    step = float(other.spacing_mm.min())
+    if one.same_as(other, tolerance_mm=0.1 * step):
+        return None
+    spacing = [grid.spacing_mm[0].tolist() for grid in (one, other)]
+    if any(abs(a - b) > 0.001 * b for a, b in zip(*spacing, strict=True)):
+        return f"a spacing of {_times(spacing[0])} mm (z, y, x) instead of {_times(spacing[1])} mm"
+    if not torch.allclose(one.affine[:, :3, :3], other.affine[:, :3, :3], atol=0.01 * step):
+        return "axes that point elsewhere (flipped, or turned)"
+    moved = float((one.affine[0, :3, 3] - other.affine[0, :3, 3]).norm())
+    return f"an origin {moved:.4g} mm away"
+
+
+def read_labels(path: Path, case: str, what: str) -> tuple[Integer[Tensor, "time z y x"], Grid]:
+    """Label values and grid of a file.
+
+    Raises FormatError for values that are no whole numbers of 0 and more, InputError for what is no single volume or
+    series, and whatever reading may raise; all name the case.
+    """
+    try:
+        image = open_file(path).case.get("image")
+    except FirstreadError as error:
+        raise type(error)(f"{case}: the {what} {path.name}: {error.got}", expected=error.expected,
+                          remedy=error.remedy) from error
+    if not isinstance(image, Image) or image.data.shape[2] != 1 or image.data.shape[0] != 1:
+        raise InputError(f"{case}: the {what} {path.name}, which is no label map", expected="one whole number a voxel",
+                         remedy="write labels as NIfTI, one volume a file")
+    data = image.data[0, :, 0]
+    if data.is_complex() or bool((data < 0).any()) or (data.is_floating_point() and bool((data != data.round()).any())):
+        raise FormatError(f"{case}: the {what} {path.name} with values that are no whole numbers of 0 and more",
+                          expected="a label value in every voxel", remedy="threshold probabilities first")
+    return data.to(torch.uint8 if float(data.max()) < 256 else torch.int32), image.grid
+
+
+def _stem(path: Path) -> str | None:
+    return next((path.name[: -len(end)] for end in ENDINGS if path.name.lower().endswith(end)), None)
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
