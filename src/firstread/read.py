@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from firstread.chains.heart import heart_chain
+from firstread.chains.heart import foreign_segmentation, heart_chain
 from firstread.core.case import Case
 from firstread.core.errors import InputError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
@@ -28,7 +28,7 @@ from firstread.reconstruct.adapt import AdaptedCascade
 from firstread.reconstruct.cascade import Cascade
 from firstread.report.write import write
 from firstread.simulate import compare, read_truth, simulate_hearts
-from firstread.trust.intervals import ConformalIntervals
+from firstread.trust.intervals import Calibration, ConformalIntervals, PlainIntervals
 from firstread.zoo.store import names
 
 MARKER = "reading.json"
@@ -41,9 +41,10 @@ class Settings:
 
     axes: of a .npy or .mat array; variable: which array of a .mat file; spacing_mm: (z, y, x) where the file has none;
     series: which DICOM series; phase: of a single frame; sex, height_cm, weight_kg: override the file's; weights: of
-    the segmentation, a name of the zoo or a file; truth: a subject's folder of ``firstread simulate``; identify: keep
-    the patient's name; adapt: the most steps in which the reconstruction of raw signal is fitted to this scan, 0 for
-    none; seed: of all draws.
+    the segmentation, a name of the zoo or a file; model: a segmentation model trained elsewhere in its place, classes:
+    which of the model's are LV, MYO and RV, calibration: of its intervals; truth: a subject's folder of ``firstread
+    simulate``; identify: keep the patient's name; adapt: the most steps in which the reconstruction of raw signal is
+    fitted to this scan, 0 for none; seed: of all draws.
     """
 
     axes: str | None = None
@@ -55,6 +56,9 @@ class Settings:
     height_cm: float | None = None
     weight_kg: float | None = None
     weights: str | None = None
+    model: Path | None = None
+    classes: Mapping[str, str] | None = None
+    calibration: Path | None = None
     truth: Path | None = None
     identify: bool = False
     adapt: int = 0
@@ -64,8 +68,8 @@ class Settings:
         """What was said about how to read the input, without what might name a person (paths, descriptions)."""
         said = {"axes": self.axes, "variable": self.variable, "spacing_mm": self.spacing_mm and list(self.spacing_mm),
                 "series": self.series if self.series is not None and self.series.isdigit() else None,
-                "phase": self.phase, "weights": self.weights if self.weights in names() else None,
-                "adapt": self.adapt or None}
+                "phase": self.phase, "classes": dict(self.classes) if self.classes else None,
+                "weights": self.weights if self.weights in names() else None, "adapt": self.adapt or None}
         return {name: value for name, value in said.items() if value is not None}
 
     def filled(self, stated: Mapping[str, Any]) -> Settings:
@@ -95,12 +99,12 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
         extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)
     else:
         raw = any(isinstance(record, KSpace) for record in done.values())
-        chain = heart_chain(raw=raw, weights=settings.weights, phase=settings.phase)
+        chain = _chain(settings, raw=raw)
         if settings.adapt:
             chain = adapted(chain, settings.adapt, raw=raw)
         with torch.inference_mode():
             done = chain(done, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
-        if not any(isinstance(stage, ConformalIntervals) for stage in chain.steps):
+        if not any(isinstance(stage, ConformalIntervals | PlainIntervals) for stage in chain.steps):
             extra = (Note("no_intervals", "No intervals: none were calibrated for these weights."),)
         elif any(note.code == "adapted" for note in done["image"].notes):
             done = replace(done, records={**done.records, "phenotypes": done["phenotypes.point"]})
@@ -139,6 +143,18 @@ def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
         return read_to_folder(subject / "kspace.h5", folder, settings, overwrite=overwrite, progress=progress)
 
 
+def _chain(settings: Settings, *, raw: bool) -> Chain:
+    if settings.model is None and (settings.classes or settings.calibration):
+        raise InputError("--classes or --calibration without a model", expected="--model with the model that they are "
+                         "of", remedy="add it, or leave them out")
+    if settings.model is not None and settings.weights is not None:
+        raise InputError("--model and --weights", expected="one of them", remedy="leave one out")
+    segmenter = None if settings.model is None else foreign_segmentation(settings.model, settings.classes)
+    calibration = None if settings.calibration is None else Calibration.load(settings.calibration)
+    return heart_chain(raw=raw, weights=settings.weights, phase=settings.phase, segmenter=segmenter,
+                       calibration=calibration)
+
+
 def adapted(chain: Chain, steps: int, *, raw: bool) -> Chain:
     """The chain whose reconstruction each scan fits to itself in at most ``steps`` steps, or undoes it.
 
@@ -151,9 +167,11 @@ def adapted(chain: Chain, steps: int, *, raw: bool) -> Chain:
 
 
 def no_heart(case: Case, kind: str) -> str | None:
-    """Why an input cannot be a short-axis MR stack, or None: a picture file, a colour or a projected image."""
+    """Why an input cannot be a short-axis MR stack, or None: a picture file, rays, a colour or a projected image."""
     if kind == "picture":
         return "the input is a picture"
+    if kind == "rays":
+        return "the input holds the rays of a CT or PET scan"
     for image in case.values():
         if isinstance(image, Image):
             if image.data.shape[2] != 1:

@@ -656,6 +656,12 @@ def foreign_segment() -> Contract:
     return Contract(stage, {"image": blob()}, "image")
 
 
+def map_classes() -> Contract:
+    from firstread.analyze.classes import MapClasses
+
+    return Contract(MapClasses(sources=((3,), (2,), (1,))), {"labels": soft_heart(slices=2)}, "labels")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "ScanCT": scan_ct,
     "FilteredBackprojection": filtered_backprojection,
@@ -696,6 +702,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "SegmentFromKSpace": segment_from_kspace,
     "SegmentCine": segment_cine,
     "ForeignSegment": foreign_segment,
+    "MapClasses": map_classes,
     "Consensus": consensus,
     "Harden": harden,
     "CardiacFunction": cardiac_function,

@@ -58,6 +58,11 @@ class SegmentByPlan(Stage):
         self.networks = nn.ModuleList(networks)
         self.plan, self.members, self.at_once = plan, members, at_once
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return self.plan.names
+
     def forward(self, image: Image) -> SoftLabels:
         data = image.data.abs() if image.data.is_complex() else image.data
         data = data if data.is_floating_point() else data.float()

@@ -5,19 +5,22 @@
                                         └▶ labels.hard ─▶ phenotypes.members ─▶ phenotypes
 
 The segmentation is a small ensemble: its members are draws of one subject, measured one by one, and their spread
-scales the calibrated intervals.
+scales the calibrated intervals. A model trained elsewhere takes its place, each fold a member.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from firstread.analyze.classes import MapClasses, heart_sources
 from firstread.analyze.consensus import Consensus, Harden
 from firstread.analyze.segment import Segment
-from firstread.core.errors import FormatError
+from firstread.chains.models import open_segmenter
+from firstread.core.errors import FormatError, InputError
 from firstread.core.provenance import weights_hash
 from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
@@ -25,7 +28,7 @@ from firstread.nets.cascade import DeepCascade
 from firstread.nets.unet import UNet
 from firstread.reconstruct.cascade import Cascade
 from firstread.reconstruct.direct import ZeroFilled
-from firstread.trust.intervals import Calibration, ConformalIntervals
+from firstread.trust.intervals import Calibration, ConformalIntervals, PlainIntervals
 from firstread.zoo.store import Weight, asset, load
 
 SEGMENTATION, RECONSTRUCTION = "heart-sax", "heart-cascade"
@@ -33,17 +36,24 @@ CALIBRATIONS = {"k-space": "heart-intervals", "images": "heart-intervals-images"
 Phase = Literal["ED", "ES"]
 
 
-def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = None) -> Chain:
+def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = None,
+                segmenter: Sequence[Stage] | None = None, calibration: Calibration | None = None) -> Chain:
     """The chain of ``firstread read``.
 
     raw: begin with k-space, not with images; weights: of the segmentation, a default weight's name or a file;
-    phase: what a single frame shows. Intervals are added where they were calibrated for exactly these weights.
+    phase: what a single frame shows; segmenter: stages in the place of the default ones (:func:`foreign_segmentation`).
+    Intervals are added where they were calibrated for exactly these weights; calibration: another than the stored one.
 
     >>> print(heart_chain(raw=False).describe().splitlines()[0])
     segment(image: Image) -> labels.members
     """
-    stages = (*(reconstruction() if raw else ()), *segmentation(weights))
-    return Chain(*stages, *measurement(phase, calibration_of(stages, "k-space" if raw else "images"))).eval()
+    stages = (*(reconstruction() if raw else ()), *(segmentation(weights) if segmenter is None else segmenter))
+    if calibration is None:
+        calibration = calibration_of(stages, "k-space" if raw else "images")
+    elif not made_with(calibration, stages):
+        raise InputError("a calibration of other weights", expected="one that was made with exactly this model",
+                         remedy="calibrate with this model")
+    return Chain(*stages, *measurement(phase, calibration)).eval()
 
 
 def reconstruction() -> tuple[Stage, ...]:
@@ -59,11 +69,26 @@ def segmentation(weights: str | None = None) -> tuple[Stage, ...]:
             Consensus().using(reads={"labels": "labels.members"}))
 
 
+def foreign_segmentation(path: str | Path, classes: Mapping[str, str] | None = None) -> tuple[Stage, ...]:
+    """Image to members and consensus by a model trained elsewhere, each fold a member.
+
+    classes: which of the model's are LV, MYO and RV, by number or name; needed where its names do not say so. Raises
+    InputError where one is not found, and what opening the model may raise.
+    """
+    stage = open_segmenter(path, members=True).using(reads={"image": "image"}, writes="labels.model")
+    mapped = MapClasses(sources=heart_sources(stage.classes, classes))
+    return (stage, mapped.using(reads={"labels": "labels.model"}, writes="labels.members"),
+            Consensus().using(reads={"labels": "labels.members"}))
+
+
 def measurement(phase: Phase | None = None, calibration: Calibration | None = None) -> tuple[Stage, ...]:
     """Labels to phenotypes; with a calibration also to intervals."""
     function = CardiacFunction(phase=phase).using(reads={"labels": "labels"})
     if calibration is None:
         return (function,)
+    if calibration.members == 0:
+        return (function.using(writes="phenotypes.point"),
+                PlainIntervals(calibration=calibration).using(reads={"point": "phenotypes.point"}, writes="phenotypes"))
     of_members = CardiacFunction(phase=phase, warn=False)
     return (function.using(writes="phenotypes.point"),
             Harden().using(reads={"labels": "labels.members"}),
@@ -78,8 +103,13 @@ def calibration_of(stages: Sequence[Stage], source: Literal["k-space", "images"]
     if not path.is_file():
         return None
     calibration = Calibration.load(path)
+    return calibration if made_with(calibration, stages) else None
+
+
+def made_with(calibration: Calibration, stages: Sequence[Stage]) -> bool:
+    """Whether a calibration was made with exactly the weights of these stages."""
     hashes = {stage.name: made for stage in stages if (made := weights_hash(stage)) is not None}
-    return calibration if all(calibration.weights.get(name) == made for name, made in hashes.items()) else None
+    return all(calibration.weights.get(name) == made for name, made in hashes.items())
 
 
 def networks_of(weight: Weight) -> list[UNet]:

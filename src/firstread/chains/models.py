@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from firstread.analyze.foreign import ForeignSegment
+from firstread.analyze.trained import SegmentByPlan
+from firstread.chains.trained import is_trained, open_trained
 from firstread.core.errors import InputError
 from firstread.zoo.foreign import ForeignModel
 from firstread.zoo.nnunet import is_nnunet, read_nnunet
@@ -18,10 +20,11 @@ NETWORKS = (".ts", ".pt", ".onnx")
 
 def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None, members: bool = False,
                    mirror: bool = True, overlap: float | None = None,
-                   stated: Mapping[str, Any] | None = None) -> ForeignSegment:
+                   stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan:
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
-    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file. folds: which of an nnU-Net's, all
+    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, or a folder of
+    ``firstread segment train``. folds: which of an nnU-Net's, all
     by default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped
     copies are averaged, where the model was trained on such; overlap of windows: the model's own by default; stated:
     what ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
@@ -29,6 +32,8 @@ def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
     """
+    if is_trained(Path(path)):
+        return open_trained(Path(path), members=members)
     model = read_model(Path(path), folds=folds, stated=stated).with_windows(overlap=overlap, mirror=mirror)
     return ForeignSegment(networks=model.networks, names=model.names, preparation=model.preparation,
                           activation=model.activation, regions=model.regions, members=members,

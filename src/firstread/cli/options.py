@@ -40,6 +40,19 @@ def sizes(text: str | None) -> tuple[int, ...] | None:
                          remedy="write it as --matrix 256,256") from None
 
 
+def pairs(text: str | None, option: str) -> dict[str, str] | None:
+    """``A=1,B=2`` of an option; None for None."""
+    from firstread.core.errors import InputError
+
+    if text is None:
+        return None
+    found = [part.split("=") for part in text.split(",")]
+    if any(len(part) != 2 or not all(side.strip() for side in part) for part in found):
+        raise InputError(f"{option} {text!r}", expected="names and values joined by =",
+                         remedy=f"write it as {option} LV=1,MYO=2,RV=3")
+    return {name.strip(): value.strip() for name, value in found}
+
+
 def say(text: str) -> None:
     """Progress, on stderr."""
     typer.echo(text, err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from firstread.cli.options import Out, Overwrite, Seed, Variable, numbers, say
+from firstread.cli.options import Out, Overwrite, Seed, Variable, numbers, pairs, say
 
 
 class Sex(StrEnum):
@@ -35,6 +35,13 @@ def read(
     weight_kg: Annotated[float | None, typer.Option(min=1, max=500)] = None,
     weights: Annotated[str | None, typer.Option(help="Segmentation weights: a name from `firstread zoo`, or a "
                                                 "file.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Your own segmentation in the place of the default one: nnU-Net "
+                                               "folder, MONAI bundle, TorchScript, ONNX, or of `segment train`.")] =
+        None,
+    classes: Annotated[str | None, typer.Option(help="Which of the model's classes are which, such as "
+                                                "LV=1,MYO=2,RV=3, where their names do not say so.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Intervals for this model: a file of "
+                                                     "Calibration.save.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of `firstread simulate` with the known truth.")] = None,
     adapt: Annotated[int, typer.Option(min=0, help="Most steps in which the reconstruction of raw signal is fitted to "
                                        "this scan; undone where held-out lines say that it does not help.")] = 0,
@@ -48,7 +55,8 @@ def read(
     settings = Settings(axes=axes, variable=variable, spacing_mm=numbers(spacing), series=series,
                         phase=phase.value if phase else None,
                         sex=sex.value if sex else None, height_cm=height_cm, weight_kg=weight_kg, weights=weights,
-                        truth=truth, identify=identify, adapt=adapt, seed=seed)
+                        model=model, classes=pairs(classes, "--classes"), calibration=calibration, truth=truth,
+                        identify=identify, adapt=adapt, seed=seed)
     reading = read_to_folder(source, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'reading.html'}  ({reading.seconds:.0f} s)")
 
