@@ -146,6 +146,21 @@ def temporal_tv() -> Contract:
     return Contract(TemporalTV(iterations=4), {"kspace": kspace()}, "kspace")
 
 
+def register() -> Contract:
+    from firstread.analyze.register import Register
+    from firstread.analyze.register_deformable import Effort
+
+    def ball(shift: float) -> Image:
+        grid = Grid.from_spacing((8, 10, 12), (2.0, 2.0, 2.0))
+        x, y, z = grid.points_mm().unbind(-1)
+        distance = ((x - shift) ** 2 + y**2 / 1.5 + z**2).sqrt()
+        data = torch.sigmoid(5 - distance) + 0.2 * torch.sigmoid((x + 0.5 * y) / 3)
+        return Image(Rows.subjects(1), data[:, None, None].float(), grid)
+
+    stage = Register(first="rigid", effort=Effort(shrink=(1,), iterations=(4,)))
+    return Contract(stage, {"fixed": ball(0.0), "moving": ball(1.5)})
+
+
 def spatial_tv() -> Contract:
     from firstread.reconstruct.iterative import SpatialTV
 
@@ -681,6 +696,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "CGSense": cg_sense,
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
+    "Register": register,
     "Wavelet": wavelet,
     "LocallyLowRank": locally_low_rank,
     "LowRankPlusSparse": low_rank_plus_sparse,

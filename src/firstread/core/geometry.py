@@ -146,6 +146,9 @@ class Transform(Batched):
 
     matrix: rigid or affine part ``[batch, 4, 4]``.
     displacement_mm: optional field ``[batch, 3, z, y, x]`` (x, y, z components) on ``from_grid``.
+
+    It takes places of the fixed image to places of the moving one, so that ``moving(T(x))`` is the moving image as seen
+    on the fixed grid; ``from_grid`` is the fixed grid, ``to_grid`` the moving one.
     """
 
     matrix: Float[Tensor, "batch 4 4"]
@@ -153,23 +156,37 @@ class Transform(Batched):
     from_grid: Grid | None = None
     to_grid: Grid | None = None
 
+    def __post_init__(self):
+        if self.displacement_mm is not None and (self.from_grid is None
+                                                 or tuple(self.displacement_mm.shape[2:]) != self.from_grid.shape):
+            raise GeometryError(f"a field of {tuple(self.displacement_mm.shape[2:])} voxels on "
+                                f"{'no grid' if self.from_grid is None else self.from_grid.shape}",
+                                expected="a field on its from_grid", remedy="give the grid that the field lies on")
+
     @classmethod
     def identity(cls, batch: int = 1) -> Transform:
         return cls(torch.eye(4, dtype=torch.float64).expand(batch, 4, 4).clone())
 
     def apply(self, points_mm: Float[Tensor, "batch *n 3"]) -> Float[Tensor, "batch *n 3"]:
-        """Move points; a transform with a field is applied by ``ops.warp``."""
-        if self.displacement_mm is not None:
-            raise GeometryError("a transform with a displacement field", expected="a rigid or affine transform",
-                                remedy="resample the field at the points first")
+        """Move points; with a field it is ``ops.warp.apply``."""
+        self._require_matrix()
         return _apply(self.matrix, points_mm)
 
     def compose(self, first: Transform) -> Transform:
-        """The transform that applies ``first``, then this one."""
+        """The transform that applies ``first``, then this one; with a field it is ``ops.warp.compose``."""
+        self._require_matrix()
+        first._require_matrix()
         return Transform(self.matrix @ first.matrix, None, first.from_grid, self.to_grid)
 
     def inverse(self) -> Transform:
+        """The transform back; with a field it is ``ops.warp.inverse``."""
+        self._require_matrix()
         return Transform(torch.linalg.inv(self.matrix), None, self.to_grid, self.from_grid)
+
+    def _require_matrix(self) -> None:
+        if self.displacement_mm is not None:
+            raise GeometryError("a transform with a displacement field", expected="a rigid or affine transform",
+                                remedy="use ops.warp, which samples the field")
 
 
 def _apply(matrix: Tensor, points: Tensor) -> Tensor:

@@ -1,0 +1,35 @@
+"""register."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from firstread.cli.options import Out, Overwrite, numbers, say
+
+
+def register(
+    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="The image that stays: NIfTI, DICOM file or folder.")],
+    moving: Annotated[Path, typer.Argument(metavar="MOVING", help="The image that is brought onto it.")],
+    output: Out,
+    kind: Annotated[Literal["rigid", "affine", "deformable"], typer.Option("--type", help="deformable: a smooth map "
+                                                                           "without folds.")] = "deformable",
+    first: Annotated[Literal["none", "rigid", "affine"], typer.Option(help="The linear transform before a "
+                                                                      "deformation.")] = "affine",
+    metric: Annotated[Literal["auto", "mi", "lncc", "ngf"], typer.Option(
+        help="mi: mutual information; lncc: local correlation; ngf: edges; auto: mi for what is linear, lncc for a "
+             "deformation where the contrasts are alike, else mi.")] = "auto",
+    labels: Annotated[Path | None, typer.Option(help="Labels of MOVING, to be warped with it.")] = None,
+    fixed_labels: Annotated[Path | None, typer.Option(help="Labels of FIXED: Dice before and after.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Align two images: warped image, transform both ways (ITK, ANTs) and a page out. Nothing is drawn at random."""
+    from firstread.jobs.register import RegisterSettings, register_to_folder
+
+    settings = RegisterSettings(kind=kind, first=first, metric=metric, spacing_mm=numbers(spacing))
+    made = register_to_folder(fixed, moving, output, settings, labels=labels, fixed_labels=fixed_labels,
+                              overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
