@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from firstread.core.errors import SettingError
-from firstread.recipes.evidence_intervals import ENSEMBLE, GROUPED, NAMES, PLAIN, Cohort, cells_of, main, page
+from firstread.recipes.evidence_intervals import (
+    ENSEMBLE,
+    EVIDENTIAL,
+    GROUPED,
+    LAPLACE,
+    NAMES,
+    PLAIN,
+    Cohort,
+    cells_of,
+    main,
+    page,
+)
 from firstread.recipes.heart_tables import UNITS, Results
 
 FEATURES = ("log_noise", "edges")
@@ -28,9 +39,9 @@ def test_every_cell_of_exchangeable_subjects_holds_and_the_page_says_so():
     calibration, test = made(0, 90), made(1, 120)
     text = page(calibration, test, {"the same": made(2, 60)}, command="python -m …", status="A trial.")
     assert "A trial." in text and "Every cell is compatible with nominal coverage." in text
-    assert all(name in text for name in (*NAMES, PLAIN, ENSEMBLE, GROUPED))
+    assert all(name in text for name in (*NAMES, PLAIN, ENSEMBLE, GROUPED, LAPLACE, EVIDENTIAL))
     cells = cells_of(calibration, test)
-    assert len(cells) == 4 * (1 + 2 + 3) * 2 + 4 * 3
+    assert len(cells) == 4 * (1 + 2 + 3) * 4 + 4 * 3
     assert f"all {len(cells)} cells" in text
     assert text.count("| the same |") == 4 and "refused:" not in text
 

@@ -55,11 +55,16 @@ def store(path: Path, stack: Stack, family: Family, number: int) -> None:
     middle = int(heart.any(dim=0).any(dim=0).nonzero().float().mean())
     left = min(max(middle - stack.columns // 2, 0), stack.lines - stack.columns)
     image, labels = (_cut(record, stack, first, left) for record in (made.image, made.labels))
+    numbers = {"stack": numbers_of(CardiacFunction(warn=False)(labels)), "whole": numbers_of(made.truth.phenotypes())}
+    write_case(path, image, labels, numbers | {"pathology": made.truth.pathology})
+
+
+def write_case(path: Path, image: Image, labels: HardLabels, numbers: Mapping[str, Any]) -> None:
+    """Store one subject; numbers: ``stack`` and ``whole``, each name: (value, unit), and whatever is to be kept."""
     data = torch.view_as_real(image.data[0, :, 0])
-    numbers = {"stack": _numbers(CardiacFunction(warn=False)(labels)), "whole": _numbers(made.truth.phenotypes())}
     write_array(path, data=data.half().numpy(), labels=labels.data[0, :, 0].to(torch.uint8).numpy(),
                 affine=image.grid.affine.numpy(), times=image.times_s.numpy(), cycle=image.cycle_s.numpy(),
-                numbers=np.array(json.dumps(numbers | {"pathology": made.truth.pathology})))
+                numbers=np.array(json.dumps(numbers)))
 
 
 def store_all(folder: Path, stack: Stack, family: Family, count: int) -> list[Path]:
@@ -98,7 +103,8 @@ def _cut(record: R, stack: Stack, first: int, left: int) -> R:
     return replace(record, data=data, grid=record.grid.crop((first, 0, left), size), times_s=times, cycle_s=cycle)
 
 
-def _numbers(phenotypes: Phenotypes) -> dict[str, tuple[float, str]]:
+def numbers_of(phenotypes: Phenotypes) -> dict[str, tuple[float, str]]:
+    """Value and unit of every phenotype that could be measured in one subject."""
     return {name: (p.value.item(), p.unit) for name, p in phenotypes.values.items() if p.value is not None}
 
 

@@ -40,17 +40,17 @@ from firstread.trust.bootstrap import paired_difference
 class Shift:
     """A scanner; contrast: exponent of the magnitude (1 as trained, below 1 flatter); loops: coils as in testing."""
 
-    scanner: Scanner = field(default_factory=lambda: Scanner(gap_mm=12.0))
+    scanner: Scanner = field(default_factory=lambda: Scanner(gap_mm=20.0))
     contrast: float = 1.0
     loops: bool = True
 
 
 SHIFTS: Mapping[str, Shift] = {
     "as calibrated (6-fold, SNR 30)": Shift(),
-    "SNR 12": Shift(Scanner(gap_mm=12.0, snr=12.0)),
-    "10-fold": Shift(Scanner(gap_mm=12.0, acceleration=10.0)),
+    "SNR 12": Shift(Scanner(gap_mm=20.0, snr=12.0)),
+    "10-fold": Shift(Scanner(gap_mm=20.0, acceleration=10.0)),
     "flat contrast (magnitude to the power 0.4)": Shift(contrast=0.4),
-    "16 broad coils": Shift(Scanner(gap_mm=12.0, coils=16), loops=False)}
+    "16 broad coils": Shift(Scanner(gap_mm=20.0, coils=16), loops=False)}
 
 
 def simulate(shift: Shift, index: int) -> Simulated:

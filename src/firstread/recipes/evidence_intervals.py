@@ -26,9 +26,11 @@ from firstread.core.errors import FirstreadError, InputError, SettingError
 from firstread.core.geometry import Grid
 from firstread.core.provenance import versions
 from firstread.core.records import Features, Image, Phenotypes, Rows
+from firstread.core.stage import Stage
 from firstread.recipes.evidence_heart import LEVEL, Job, in_turn, run_all
 from firstread.recipes.heart_subjects import Reader, Scanner
 from firstread.recipes.heart_tables import Results
+from firstread.recipes.interval_heads import drawn, evidential, features_of, laplace
 from firstread.trust.cells import Cell, coverage_cells, coverage_markdown, jointly
 from firstread.trust.compare import compare_intervals, comparison_markdown
 from firstread.trust.describe import DescribeImage
@@ -42,6 +44,7 @@ NAMES = ("LVEF", "LVEDV", "LVM", "WT_Global")
 SHIFTS: Mapping[str, Scanner] = {"SNR 12 instead of 30": Scanner(snr=12.0),
                                  "10-fold instead of 6-fold": Scanner(acceleration=10.0)}
 PLAIN, ENSEMBLE, GROUPED = "the number alone", "normalized by the ensemble", "normalized, by third of measured EF"
+LAPLACE, EVIDENTIAL = "Laplace head", "evidential head"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,10 @@ class Cohort:
     def truth(self) -> dict[str, Float[Tensor, " subject"]]:
         every = self.results.truth()
         return {name: every[name] for name in NAMES}
+
+    def part(self, start: int, end: int) -> Cohort:
+        """Some of the subjects."""
+        return Cohort(Results(self.results.rows[start:end]), self.features[start:end], self.names)
 
     def scores(self, *, ensemble: bool) -> Scores:
         about = f"simulation: {len(self.results.rows)} phantom hearts, from k-space"
@@ -86,10 +93,26 @@ def made_intervals(calibration: Cohort, test: Cohort) -> dict[str, tuple[Phenoty
     ensemble = split_calibration(scores, level=LEVEL)
     plain = split_calibration(calibration.scores(ensemble=False), level=LEVEL)
     thirds = group_calibration(scores, Groups.terciles("LVEF", scores.number("LVEF")), level=LEVEL)
+    heads = {LAPLACE: _headed(laplace, calibration, test), EVIDENTIAL: _headed(evidential, calibration, test)}
     return {PLAIN: (PlainIntervals(calibration=plain)(point), lambda name, group: plain.quantities[name].count),
             ENSEMBLE: (ConformalIntervals(calibration=ensemble)(point, members),
                        lambda name, group: ensemble.quantities[name].count),
-            GROUPED: (GroupIntervals(calibration=thirds)(point, members, None), thirds.count)}
+            GROUPED: (GroupIntervals(calibration=thirds)(point, members, None), thirds.count), **heads}
+
+
+def _headed(fitted: Callable[[Features, Mapping[str, Tensor]], Stage], calibration: Cohort, test: Cohort
+            ) -> tuple[Phenotypes, Callable[[str, str], int]]:
+    """Intervals of a head: the first half of the calibration subjects trains it, the other calibrates."""
+    half = len(calibration.features) // 2
+    training, rest = calibration.part(0, half), calibration.part(half, len(calibration.features))
+
+    def seen(one: Cohort) -> Features:
+        return features_of(one.results, one.features, NAMES)
+
+    head = fitted(seen(training), training.truth())
+    scores = collect_scores(*drawn(head, seen(rest)), rest.truth(), calibrated_on="the other half")
+    made = split_calibration(scores, level=LEVEL)
+    return ConformalIntervals(calibration=made)(*drawn(head, seen(test))), lambda name, group: made.quantities[name].count
 
 
 def cells_of(calibration: Cohort, test: Cohort) -> list[tuple[str, Cell]]:
@@ -163,7 +186,9 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
             f"{scanner.matrix}² pixels of {scanner.spacing_mm:g} mm, {scanner.frames} frames, {scanner.coils} coils, "
             f"{scanner.acceleration:g}-fold, SNR {scanner.snr:g}; the test family's hearts differ from the calibration "
             f"family's. Nominal {100 * LEVEL:.0f} %. One seed of training.\n\n    {command}\n",
-            "## Methods\n\nOn the same subjects; differences with 95 % bootstrap intervals over subjects.\n"]
+            "## Methods\n\nOn the same subjects; differences with 95 % bootstrap intervals over subjects. The heads see "
+            "the measured numbers, the ensemble's spread and image features, and correct the value; half of the "
+            "calibration subjects train them, the other half calibrate.\n"]
     for name in NAMES:
         rows = compare_intervals(methods, test.truth()[name], name, baseline=PLAIN)
         text.append(f"{name}\n\n{comparison_markdown(rows, baseline='baseline')}")
