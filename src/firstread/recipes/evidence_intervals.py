@@ -112,7 +112,8 @@ def _headed(fitted: Callable[[Features, Mapping[str, Tensor]], Stage], calibrati
     head = fitted(seen(training), training.truth())
     scores = collect_scores(*drawn(head, seen(rest)), rest.truth(), calibrated_on="the other half")
     made = split_calibration(scores, level=LEVEL)
-    return ConformalIntervals(calibration=made)(*drawn(head, seen(test))), lambda name, group: made.quantities[name].count
+    intervals = ConformalIntervals(calibration=made)(*drawn(head, seen(test)))
+    return intervals, lambda name, group: made.quantities[name].count
 
 
 def cells_of(calibration: Cohort, test: Cohort) -> list[tuple[str, Cell]]:
@@ -186,8 +187,8 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
             f"{scanner.matrix}² pixels of {scanner.spacing_mm:g} mm, {scanner.frames} frames, {scanner.coils} coils, "
             f"{scanner.acceleration:g}-fold, SNR {scanner.snr:g}; the test family's hearts differ from the calibration "
             f"family's. Nominal {100 * LEVEL:.0f} %. One seed of training.\n\n    {command}\n",
-            "## Methods\n\nOn the same subjects; differences with 95 % bootstrap intervals over subjects. The heads see "
-            "the measured numbers, the ensemble's spread and image features, and correct the value; half of the "
+            "## Methods\n\nOn the same subjects; differences with 95 % bootstrap intervals over subjects. The heads "
+            "see the measured numbers, the ensemble's spread and image features, and correct the value; half of the "
             "calibration subjects train them, the other half calibrate.\n"]
     for name in NAMES:
         rows = compare_intervals(methods, test.truth()[name], name, baseline=PLAIN)
