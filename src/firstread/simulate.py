@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from firstread.acquire.heart import LABEL_NAMES, HeartSubject, example_subject, 
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import VariableDensity
 from firstread.core.case import Case
-from firstread.core.errors import InputError
+from firstread.core.errors import InputError, SettingError
 from firstread.core.keys import Key
 from firstread.core.records import HardLabels, Image, Phenotypes, Record
 from firstread.io.folder import new_folder
@@ -29,21 +30,42 @@ MARKER = "simulation.json"
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class HeartScan:
+    """How a phantom heart is scanned: matrix (y, x) of a field of view 240 mm wide, frames per cycle, slices from the
+    base on (None: what covers the heart)."""
+
+    matrix: tuple[int, ...] = (160, 160)
+    frames: int = 20
+    slices: int | None = None
+
+    def __post_init__(self):
+        if len(self.matrix) != 2 or min(self.matrix) < 16:
+            raise SettingError(f"a matrix of {self.matrix}", expected="two sizes y,x of 16 pixels or more",
+                               remedy="write it as 160,160")
+
+
 def simulate_hearts(folder: Path, *, subjects: int = 1, family: str = "test", pathology: str | None = None,
                     acceleration: float = 6.0, coils: int = 8, snr: float = 30.0, seed: int = 0,
-                    example: bool = False, overwrite: bool = False,
+                    scan: HeartScan | None = None, complex_parts: bool = False, example: bool = False,
+                    overwrite: bool = False,
                     progress: Progress = lambda text: None) -> list[Path]:
     """Write ``subjects`` phantom hearts, a folder each: ``kspace.h5``, ``truth_*.nii.gz``, ``truth.json``.
 
-    Subject i has seed ``seed + i``; example: one small subject, quickly made. Raises OutputError, SettingError.
+    Subject i has seed ``seed + i``. complex_parts: besides the magnitude of the true image its real and imaginary
+    part; example: one small subject, quickly made, whatever ``scan`` says. Raises OutputError, SettingError.
     """
+    scan = scan or HeartScan()
+    rows, columns = scan.matrix
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         names = [f"subject-{seed + i:04d}" for i in range(subjects)]
         for i, name in enumerate(names):
             progress(f"{name} ({i + 1} of {subjects})")
             subject = (example_subject() if example else
-                       heart_subject(seed=seed + i, family=family, pathology=pathology))
-            _write(work / name, subject, acceleration=acceleration, coils=coils, snr=snr, seed=seed + i)
+                       heart_subject(seed=seed + i, family=family, pathology=pathology, matrix=(rows, columns),
+                                     spacing_mm=240.0 / columns, frames=scan.frames, slices=scan.slices))
+            _write(work / name, subject, encoder(acceleration=acceleration, coils=coils, snr=snr), seed + i,
+                   complex_parts=complex_parts)
         about = {"what": "simulated short-axis hearts with known truth", "family": "example" if example else family,
                  "pathology": pathology, "acceleration": acceleration, "coils": coils, "snr": snr, "seed": seed,
                  "subjects": names}
@@ -56,11 +78,13 @@ def encoder(*, acceleration: float, coils: int, snr: float) -> Encode:
     return Encode(sampling=VariableDensity(acceleration=acceleration), coils=LoopCoils(count=coils), snr=snr)
 
 
-def _write(folder: Path, subject: HeartSubject, *, acceleration: float, coils: int, snr: float, seed: int) -> None:
+def _write(folder: Path, subject: HeartSubject, scanner: Encode, seed: int, *, complex_parts: bool) -> None:
     folder.mkdir()
-    kspace = encoder(acceleration=acceleration, coils=coils, snr=snr)(subject.image, Key(seed, "encode"))
-    write_kspace(folder / "kspace.h5", kspace)
-    write_image(folder / "truth_image.nii.gz", subject.image)
+    write_kspace(folder / "kspace.h5", scanner(subject.image, Key(seed, "encode")))
+    data = subject.image.data
+    parts = {"": data.abs()} | ({"_real": data.real, "_imaginary": data.imag} if complex_parts else {})
+    for name, values in parts.items():
+        write_image(folder / f"truth_image{name}.nii.gz", replace(subject.image, data=values.contiguous()))
     write_labels(folder / "truth_labels.nii.gz", subject.labels)
     (folder / "truth.json").write_text(json.dumps(subject.truth.as_dict(), indent=1), encoding="utf-8")
 

@@ -9,12 +9,13 @@ import typer
 import typer.core
 
 from firstread.cli.allocator import keep_freed_memory
-from firstread.cli.making import simulate, train, zoo
+from firstread.cli.making import train, zoo
 from firstread.cli.reading import advise, demo, read
 from firstread.cli.reconstruction import evidence, reconstruct
 from firstread.cli.registering import register
 from firstread.cli.restoring import restore
 from firstread.cli.segmenting import segment
+from firstread.cli.simulating import simulate
 
 typer.core.HAS_RICH = False  # some versions write "\[required]", meant for Rich, into plain help
 app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, rich_markup_mode=None,

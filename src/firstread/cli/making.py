@@ -1,4 +1,4 @@
-"""simulate, train, zoo."""
+"""train, zoo."""
 
 from __future__ import annotations
 
@@ -7,30 +7,7 @@ from typing import Annotated
 
 import typer
 
-from firstread.cli.options import Out, Overwrite, Seed, say
-
-simulate = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-
-@simulate.command("heart")
-def simulate_heart(
-    output: Out,
-    subjects: Annotated[int, typer.Option(min=1)] = 1,
-    family: Annotated[str, typer.Option(help="train, calibration or test: disjoint subjects; test differs in "
-                                        "shape.")] = "test",
-    pathology: Annotated[str | None, typer.Option(help="normal, dilated, hypertrophic, infarct, rv_disease; default: "
-                                                  "mixed.")] = None,
-    acceleration: Annotated[float, typer.Option(min=1)] = 6.0,
-    coils: Annotated[int, typer.Option(min=1)] = 8,
-    snr: Annotated[float, typer.Option(min=0.1, help="Signal of blood over noise, per coil-combined pixel.")] = 30.0,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Phantom subjects: ISMRMRD k-space, NIfTI truth and truth.json, a folder each."""
-    from firstread.simulate import simulate_hearts
-
-    simulate_hearts(output, subjects=subjects, family=family, pathology=pathology, acceleration=acceleration,
-                    coils=coils, snr=snr, seed=seed, overwrite=overwrite, progress=say)
+from firstread.cli.options import say
 
 
 def train(

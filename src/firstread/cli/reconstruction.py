@@ -18,9 +18,10 @@ class Mask(StrEnum):
 
 def reconstruct(
     source: Annotated[Path | None, typer.Argument(metavar="INPUT", help="ISMRMRD, fastMRI, BART, .mat, .npy or Siemens "
-                                                  "twix file.")] = None,
+                                                  "twix file; a file of rays (CT, PET).")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the result.")] = None,
-    method: Annotated[str, typer.Option(help="A name of --list-methods.")] = "cs",
+    method: Annotated[str | None, typer.Option(help="A name of --list-methods; absent: cs, of CT fbp, of PET "
+                                               "osem.")] = None,
     regularization: Annotated[str | None, typer.Option(help="A number, auto, discrepancy, sure or l-curve; "
                                                        "absent: the method's default.")] = None,
     trajectory: Annotated[Path | None, typer.Option(help="Places of samples along a trajectory, in cycles per field of "
@@ -35,13 +36,14 @@ def reconstruct(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Reconstruct raw data: image.nii.gz, a page and, where the header allows it, DICOM MR."""
+    """Reconstruct raw data of MR, CT or PET: image.nii.gz, a page and, where the header allows it, DICOM MR."""
     from firstread.core.errors import InputError
 
     if list_methods:
+        from firstread.chains.rays import ray_methods_table
         from firstread.chains.reconstruct import methods_table
 
-        typer.echo(methods_table())
+        typer.echo(f"{methods_table()}\n{ray_methods_table()}")
         return
     if source is None or output is None:
         raise InputError("no input or no output folder", expected="firstread reconstruct INPUT -o DIR",

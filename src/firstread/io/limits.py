@@ -18,7 +18,7 @@ def damaged_hdf5(path: Path) -> Iterator[None]:
     except PermissionError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise FormatError(f"{path.name}, a damaged or cut-off HDF5 file", expected="a complete ISMRMRD or fastMRI file",
+        raise FormatError(f"{path.name}, a damaged or cut-off HDF5 file", expected="a complete file",
                           remedy="copy or convert it again") from error
 
 

@@ -8,9 +8,11 @@ import zlib
 from pathlib import Path
 
 from firstread.core.case import Case
+from firstread.core.emission import Emission
 from firstread.core.errors import FormatError, InputError
 from firstread.core.reading import Person
 from firstread.core.records import KSpace, Record
+from firstread.core.sinogram import Sinogram
 from firstread.io.limits import damaged_hdf5
 from firstread.io.opened import Kind, Opened
 
@@ -18,13 +20,15 @@ __all__ = ["Opened", "detect", "read"]
 
 _MATLAB = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_KNOWN = "a DICOM folder or file, NIfTI, ISMRMRD or fastMRI .h5, BART .cfl, .mat, .npy, twix .dat, PNG or JPEG"
+_KNOWN = "a DICOM folder or file, NIfTI, ISMRMRD, fastMRI or rays .h5, BART .cfl, .mat, .npy, twix .dat, PNG or JPEG"
 
 
 def read(path: Path, *, axes: str | None = None, variable: str | None = None,
          spacing_mm: tuple[float, float, float] | None = None, series: str | None = None, identify: bool = False
          ) -> Opened:
-    """Read a file or folder of any supported format into a Case with one record, ``image`` or ``kspace``.
+    """Read a file or folder of any supported format into a Case with one record.
+
+    Its name is ``image``, or of raw data ``kspace``, ``sinogram`` (CT) or ``emission`` (PET).
 
     axes: of a .npy or .mat array, such as ``time,coil,y,x``; variable: which array of a .mat file; spacing_mm: (z, y,
     x), where the file states none or a wrong one; series: which DICOM series (number, UID or description); identify:
@@ -46,7 +50,8 @@ def read(path: Path, *, axes: str | None = None, variable: str | None = None,
     except (OSError, MemoryError, OverflowError) as error:
         raise FormatError(f"{path.name}, which cannot be read ({type(error).__name__})", expected="a complete file",
                           remedy="export or copy it again") from error
-    return Opened(Case({"kspace" if isinstance(record, KSpace) else "image": record}), person, kind)
+    names = {KSpace: "kspace", Sinogram: "sinogram", Emission: "emission"}
+    return Opened(Case({names.get(type(record), "image"): record}), person, kind)
 
 
 def located(path: Path) -> Path:
@@ -110,6 +115,10 @@ def _reader(kind: Kind, path: Path, axes: str | None, variable: str | None,
         from firstread.io import mat
 
         return mat.read(path, axes=axes, variable=variable, spacing_mm=spacing_mm), Person()
+    if kind == "rays":
+        from firstread.io.rays import read_rays
+
+        return read_rays(path), Person()
     if kind == "twix":
         from firstread.io import twix
 
@@ -142,16 +151,19 @@ def _hdf5_kind(path: Path) -> Kind:
 
     from firstread.io.ismrmrd import is_ismrmrd
     from firstread.io.rawdata import is_fastmri
+    from firstread.io.rays import is_rays
 
     with damaged_hdf5(path), h5py.File(path, "r") as file:
         if is_ismrmrd(file):
             return "ISMRMRD"
+        if is_rays(file):
+            return "rays"
         if path.suffix.lower() == ".mat":
             return "MATLAB"
         if is_fastmri(file):
             return "fastMRI"
-    raise FormatError(f"{path.name}, an HDF5 file of unknown layout", expected="ISMRMRD (dataset/xml and dataset/data) "
-                      "or fastMRI (kspace)", remedy="convert it to ISMRMRD")
+    raise FormatError(f"{path.name}, an HDF5 file of unknown layout", expected="ISMRMRD (dataset/xml and "
+                      "dataset/data), fastMRI (kspace) or rays (attribute format)", remedy="convert it to ISMRMRD")
 
 
 def _unknown(path: Path, head: bytes) -> Kind:

@@ -9,15 +9,15 @@ from firstread.core.case import Case
 from firstread.core.reading import Person
 
 Kind = Literal["DICOM", "NIfTI", "ISMRMRD", "fastMRI", "BART", "MATLAB", "twix", "npy",
-               "picture"]
+               "picture", "rays"]
 
 
 @dataclass(frozen=True)
 class Opened:
     """A file or folder that was read.
 
-    case: the record ``image`` (pixels) or ``kspace`` (raw signal), with notes on what was found; person: what the file
-    says of the person imaged; kind: the format, detected from the content.
+    case: the record ``image`` (pixels), ``kspace``, ``sinogram`` or ``emission`` (raw signal), with notes; person: what
+    the file says of the person imaged; kind: the format, detected from the content.
     """
 
     case: Case

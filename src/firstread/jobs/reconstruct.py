@@ -12,11 +12,15 @@ from pathlib import Path
 
 import torch
 
+from firstread.chains.rays import ray_chain
 from firstread.chains.reconstruct import DEFAULT, METHODS, method_of, reconstruct_chain, regularization_of
+from firstread.core.emission import Emission
 from firstread.core.errors import InputError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.reading import Reading
 from firstread.core.records import KSpace, Note
+from firstread.core.sinogram import Sinogram
+from firstread.core.stage import Chain
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import located
 from firstread.io.open import read as open_file
@@ -31,14 +35,15 @@ Progress = Callable[[str], None]
 class Settings:
     """What a user can say about a reconstruction.
 
-    method: a name of ``chains.reconstruct.METHODS``, or ``cs``; regularization: a number, ``auto`` or a way to choose
+    method: ``cs``, a name of ``chains.reconstruct.METHODS``, for CT and PET of ``chains.rays.METHODS``; None for the
+    default (``cs``, ``fbp``, ``osem``); regularization: a number, ``auto`` or a way to choose
     it, None for the method's default; trajectory: the file with the places of samples along one; matrix: (y, x) or
     (z, y, x) of the image then; axes: of an array file; variable: of a .mat file; spacing_mm: (z, y, x) where the
     file has none; complex_parts: write real and imaginary part too; identify: keep the patient module in DICOM; seed:
     of all draws.
     """
 
-    method: str = DEFAULT
+    method: str | None = None
     regularization: str | None = None
     trajectory: Path | None = None
     matrix: tuple[int, ...] | None = None
@@ -51,7 +56,7 @@ class Settings:
 
 
 def reconstruct(source: Path, settings: Settings | None = None, *, progress: Progress = lambda text: None) -> Reading:
-    """Reconstruct one raw file; the reading holds the records ``kspace``, ``zero_filled`` and ``image``.
+    """Reconstruct one raw file; the reading holds the raw record, ``image``, and of k-space ``zero_filled``.
 
     Raises InputError and its kin for whatever cannot be read, SettingError for a method that does not fit the data.
     """
@@ -59,24 +64,32 @@ def reconstruct(source: Path, settings: Settings | None = None, *, progress: Pro
     started, source = time.perf_counter(), located(source)
     progress(f"opening {source}")
     opened = _opened(source, settings)
-    kspace = opened.case.get("kspace")
-    if not isinstance(kspace, KSpace):
-        raise InputError(f"{source.name}, which holds images", expected="k-space", remedy="state its axes, coil among "
-                         "them, if it is k-space (--axes coil,y,x)" if opened.kind in ("npy", "MATLAB")
-                         else "give raw data")
-    name = method_of(settings.method, kspace)
-    weight = regularization_of(settings.regularization, name, kspace)
-    chain = reconstruct_chain(name, weight, trajectory=kspace.trajectory is not None)
-    last = "z, y, x" if kspace.trajectory is None else "z, shot, sample"
-    progress(f"  {' x '.join(map(str, kspace.data.shape[1:]))} (time, coil, {last}), method {name}")
+    chain, cautions = chosen_chain(opened, settings, source.name, progress)
     with torch.inference_mode():
         done = chain(replace(opened.case, seed=settings.seed),
                      watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
-    caution = METHODS[name].caution
-    extra = () if caution is None else (Note("learned_on_simulation", caution),)
     return Reading(done, opened.person, source.name if settings.identify else f"{opened.kind} input", opened.kind,
                    file_hash(source), versions(), time.perf_counter() - started, peak_memory_mb(),
-                   (*done.notes, *extra))
+                   (*done.notes, *cautions))
+
+
+def chosen_chain(opened: Opened, settings: Settings, name: str, progress: Progress) -> tuple[Chain, tuple[Note, ...]]:
+    """The chain that suits the raw data, and what a reader of its images must know."""
+    (raw,) = opened.case.values()
+    if isinstance(raw, Sinogram | Emission):
+        progress(f"  {' x '.join(map(str, raw.data.shape[3:]))} (z, view, bin), {raw.beam.summary}")
+        return ray_chain(settings.method, raw, settings.regularization), ()
+    if not isinstance(raw, KSpace):
+        raise InputError(f"{name}, which holds images", expected="raw data", remedy="state its axes, coil among "
+                         "them, if it is k-space (--axes coil,y,x)" if opened.kind in ("npy", "MATLAB")
+                         else "give raw data")
+    method = method_of(settings.method or DEFAULT, raw)
+    weight = regularization_of(settings.regularization, method, raw)
+    last = "z, y, x" if raw.trajectory is None else "z, shot, sample"
+    progress(f"  {' x '.join(map(str, raw.data.shape[1:]))} (time, coil, {last}), method {method}")
+    caution = METHODS[method].caution
+    return (reconstruct_chain(method, weight, trajectory=raw.trajectory is not None),
+            () if caution is None else (Note("learned_on_simulation", caution),))
 
 
 def reconstruct_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,

@@ -85,7 +85,7 @@ def _read(path: Path, number: int, thickness_mm: float | None, progress: Progres
     progress(f"opening stack {number + 1}: {path.name}")
     image = open_file(path).case.get("image")
     if not isinstance(image, Image):
-        raise InputError(f"{path.name}, which holds k-space", expected="a stack of images",
+        raise InputError(f"{path.name}, which holds raw data", expected="a stack of images",
                          remedy="reconstruct it first")
     if image.data.shape[1] > 1:
         raise InputError(f"{path.name} with {image.data.shape[1]} volumes (4D)", expected="one 3D stack of slices per "

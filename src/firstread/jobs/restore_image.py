@@ -63,7 +63,7 @@ def restore_image(path: Path, stage: Stage, *, title: str, mask: Path | None = N
     opened = open_file(path).case
     image = opened.get("image")
     if not isinstance(image, Image):
-        raise InputError(f"{path.name}, which holds k-space", expected="images", remedy="reconstruct it first")
+        raise InputError(f"{path.name}, which holds raw data", expected="images", remedy="reconstruct it first")
     if image.data.shape[2] != 1:
         raise InputError(f"{path.name} with {image.data.shape[2]} colours", expected="grey images",
                          remedy="give one channel")

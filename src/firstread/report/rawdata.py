@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from firstread.core.case import Case
+from firstread.core.emission import Emission
 from firstread.core.records import Image, KSpace
+from firstread.core.sinogram import Sinogram
 from firstread.report.document import find
 from firstread.report.pictures import (
     coloured,
@@ -63,6 +65,17 @@ def raw_part(case: Case) -> dict[str, Any] | None:
         "plane": picture(to_grey(mask[0].astype(np.float32), 0.0, 1.0)),
         "lines": picture(to_grey(np.float32(1) * lines.T, 0.0, 1.0)) if mask.shape[0] > 1 and not along else None,
     }
+
+
+def rays_part(case: Case) -> dict[str, Any] | None:
+    """The rays of the middle slice as a picture, views downwards, and the beam; None for a case without rays."""
+    rays = find(case, "sinogram", Sinogram) or find(case, "emission", Emission)
+    if rays is None:
+        return None
+    plane = rays.data[0, 0, 0, rays.data.shape[3] // 2].float().cpu().numpy()
+    return {"title": "Line integrals" if isinstance(rays, Sinogram) else "Prompt coincidences",
+            "views": plane.shape[0], "bins": plane.shape[1], "beam": rays.beam.summary.split("(")[0],
+            "picture": picture(to_grey(plane, *window(plane)))}
 
 
 def scaled_to(stack: Float[np.ndarray, "*shape"], truth: Float[np.ndarray, "*other"]) -> Float[np.ndarray, "*shape"]:

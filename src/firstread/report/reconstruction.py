@@ -17,7 +17,7 @@ from firstread.io.nifti import write_image
 from firstread.io.scan import Scan
 from firstread.report.cine import cine
 from firstread.report.document import notes, reading_document
-from firstread.report.rawdata import raw_part
+from firstread.report.rawdata import raw_part, rays_part
 
 MARKER, DICOM = "reconstruction.json", "dicom"
 SCHEMA = "firstread.reconstruction/1"
@@ -26,7 +26,7 @@ _SHARED = ("not_for_clinical_use", "input", "warnings", "trail", "seed", "versio
 
 
 def write(reading: Reading, folder: Path, *, complex_parts: bool = False) -> None:
-    """Write ``image.nii.gz`` (magnitude), ``page.html`` and ``reconstruction.json`` into ``folder``.
+    """Write ``image.nii.gz`` (magnitude of complex images), ``page.html`` and ``reconstruction.json`` into ``folder``.
 
     complex_parts: also ``image_real.nii.gz`` and ``image_imaginary.nii.gz``. Where the raw data state the place in the
     patient, a series of DICOM MR images is written into ``dicom/``.
@@ -34,7 +34,7 @@ def write(reading: Reading, folder: Path, *, complex_parts: bool = False) -> Non
     """
     image = reading.case["image"]
     assert isinstance(image, Image)
-    parts = {"image": image.data.abs().float()}
+    parts = {"image": (image.data.abs() if image.data.is_complex() else image.data).float()}
     if complex_parts:
         data = image.data if image.data.is_complex() else image.data + 0j
         parts |= {"image_real": data.real, "image_imaginary": data.imag}
@@ -75,7 +75,7 @@ def page(reading: Reading, written: list[str]) -> str:
     return environment.get_template("reconstruction.html").render(
         css=Markup(_asset("page.css")), script=Markup(script), script_hash=digest, statement=STATEMENT,
         reading=reading, document=reconstruction_document(reading, written), notes=notes(reading), images=images,
-        raw=raw, island=island)
+        raw=raw, rays=rays_part(reading.case), island=island)
 
 
 def _asset(name: str) -> str:
