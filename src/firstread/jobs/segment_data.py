@@ -54,10 +54,11 @@ def find_data(source: Path) -> DataSet:
     """
     if source.is_file() and source.suffix.lower() == ".csv":
         found = DataSet(_table(source))
+    elif (source / "images").is_dir() and (source / "labels").is_dir():
+        names, ignored, modalities = _stated(source) if (source / "dataset.json").is_file() else ({}, None, ())
+        found = DataSet(_paired(source / "images", source / "labels"), names, modalities[:1], ignored)
     elif (source / "dataset.json").is_file():
         found = _nnunet(source)
-    elif (source / "images").is_dir() and (source / "labels").is_dir():
-        found = DataSet(_paired(source / "images", source / "labels"))
     else:
         raise InputError(f"no data set in {source.name}", expected=_LAYOUTS, remedy="arrange the files like that")
     if not found.samples:
@@ -157,14 +158,14 @@ def _paired(images: Path, labels: Path) -> tuple[Sample, ...]:
     return tuple(Sample(name, patient_of(name), (path,), there[name]) for name, path in here.items())
 
 
-def _nnunet(source: Path) -> DataSet:
-    """The raw layout of nnU-Net v2: ``imagesTr/CASE_0000.ext``, ``labelsTr/CASE.ext``, ``dataset.json``."""
+def _stated(source: Path) -> tuple[dict[int, str], int | None, tuple[str, ...]]:
+    """Names of label values, the value of undecided voxels and the channels, of nnU-Net's ``dataset.json``."""
+    names: dict[int, str] = {}
+    ignored = None
     try:
         about = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-        ending, labels = about.get("file_ending", ".nii.gz"), about["labels"]
         channels = about.get("channel_names") or about.get("modality") or {"0": "unknown"}
-        names, ignored = {}, None
-        for name, value in labels.items():
+        for name, value in about["labels"].items():
             if isinstance(value, list):
                 raise UnsupportedError(f"dataset.json with the region {name!r} of several labels", expected="one value "
                                        "for each class", remedy="train on the labels, and join them afterwards")
@@ -172,9 +173,16 @@ def _nnunet(source: Path) -> DataSet:
                 ignored = int(value)
             else:
                 names[int(value)] = str(name)
+        return dict(sorted(names.items())), ignored, tuple(str(v) for v in channels.values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise FormatError(f"dataset.json that cannot be used ({type(error).__name__}: {error})",
                           expected="the fields labels and channel_names", remedy="correct it") from error
+
+
+def _nnunet(source: Path) -> DataSet:
+    """The raw layout of nnU-Net v2: ``imagesTr/CASE_0000.ext``, ``labelsTr/CASE.ext``, ``dataset.json``."""
+    names, ignored, channels = _stated(source)
+    ending = json.loads((source / "dataset.json").read_text(encoding="utf-8")).get("file_ending", ".nii.gz")
     samples = []
     for label in sorted((source / "labelsTr").glob(f"*{ending}")):
         name = label.name[: -len(ending)]
@@ -184,7 +192,7 @@ def _nnunet(source: Path) -> DataSet:
             raise InputError(f"no {absent[0]} in imagesTr", expected="a file for each channel of each label",
                              remedy="complete imagesTr, or remove the label")
         samples.append(Sample(name, patient_of(name), images, label))
-    return DataSet(tuple(samples), dict(sorted(names.items())), tuple(str(v) for v in channels.values()), ignored)
+    return DataSet(tuple(samples), names, channels, ignored)
 
 
 def _table(source: Path) -> tuple[Sample, ...]:

@@ -19,8 +19,8 @@ from firstread.nets.plan import AugmentationPlan, ClassPlan, Mode, NetworkPlan, 
 
 ANISOTROPIC = 3.0
 LARGEST = {"2d": 256, "2.5d": 256, "3d": 96}
-WIDTHS = (16, 32, 64, 128, 160)
-FIRST_VOLUME_WIDTHS = (16, 32, 64, 96, 128)
+WIDTHS = (16, 32, 64, 128, 256)
+VOLUME_WIDTHS = (16, 32, 64, 128, 192)
 
 
 def plan_for(fingerprint: Mapping[str, Any], *, training: TrainingPlan | None = None,
@@ -35,7 +35,7 @@ def plan_for(fingerprint: Mapping[str, Any], *, training: TrainingPlan | None = 
     wanted = (None if slices else spacing[0], spacing[1], spacing[2]) if millimetres else (None, None, None)
     axes = slice(1, 3) if slices else slice(0, 3)
     strides, patch = scales_for(shape[axes], spacing[axes] if millimetres else [1.0] * len(shape[axes]), LARGEST[mode])
-    widths = (WIDTHS if slices else FIRST_VOLUME_WIDTHS)[: len(strides) + 1]
+    widths = (WIDTHS if slices else VOLUME_WIDTHS)[: len(strides) + 1]
     thin = not slices and patch[0] * 2 <= min(patch[1:])
     found = AugmentationPlan(rotation_deg=(30.0, 0.0, 0.0) if slices or thin else (30.0, 15.0, 15.0))
     classes = tuple(ClassPlan(c["name"], c["value"]) for c in fingerprint["classes"] if c["value"] != ignored_value)
@@ -44,8 +44,8 @@ def plan_for(fingerprint: Mapping[str, Any], *, training: TrainingPlan | None = 
     return Plan(classes=classes, mode=mode, spacing_mm=wanted, patch=patch,
                 normalization=tuple(normalization_for(m, i) for m, i in
                                     zip(fingerprint["modalities"], fingerprint["intensity"], strict=True)),
-                network=NetworkPlan(widths=widths, strides=strides, blocks=(1,) * len(widths)), augmentation=found,
-                training=training or default, ignored_value=ignored_value)
+                network=NetworkPlan(widths=widths, strides=strides, blocks=(0, *(1,) * len(strides))),
+                augmentation=found, training=training or default, ignored_value=ignored_value)
 
 
 def mode_for(shape: Sequence[float], spacing_mm: Sequence[float] | None) -> Mode:

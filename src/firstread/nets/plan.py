@@ -53,7 +53,7 @@ class NetworkPlan:
     kind: Literal["resunet", "unet", "attention", "fcn", "monai"] = "resunet"
     widths: tuple[int, ...] = (16, 32, 64, 128)
     strides: tuple[tuple[int, ...], ...] = ((2, 2), (2, 2), (2, 2))
-    blocks: tuple[int, ...] = (1, 1, 1, 1)
+    blocks: tuple[int, ...] = (0, 1, 1, 1)
     deep_supervision: bool = True
     name: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)

@@ -43,7 +43,7 @@ class ResUNet(nn.Module):
     """Residual encoder, light decoder, logits at every scale of it.
 
     widths: channels at each scale; strides: from each scale to the next, one number per axis; blocks: residual blocks
-    at each scale.
+    at each scale; at the first, the most expensive one, there may be none.
 
     Any size goes in: it is padded at the far edges by replication to a multiple of the strides and cropped again.
     Raises SettingError for settings that make no network.
@@ -55,10 +55,10 @@ class ResUNet(nn.Module):
     """
 
     def __init__(self, *, channels_in: int, channels_out: int, widths: tuple[int, ...] = (16, 32, 64, 128),
-                 strides: tuple[tuple[int, ...], ...] = ((2, 2),) * 3, blocks: tuple[int, ...] = (1, 1, 1, 1)) -> None:
+                 strides: tuple[tuple[int, ...], ...] = ((2, 2),) * 3, blocks: tuple[int, ...] = (0, 1, 1, 1)) -> None:
         super().__init__()
-        if len(widths) < 2 or len(strides) != len(widths) - 1 or len(blocks) != len(widths) or min(blocks) < 1 or len(
-                {len(s) for s in strides}) != 1 or len(strides[0]) not in (2, 3):
+        if len(widths) < 2 or len(strides) != len(widths) - 1 or len(blocks) != len(widths) or blocks[0] < 0 or min(
+                blocks[1:]) < 1 or len({len(s) for s in strides}) != 1 or len(strides[0]) not in (2, 3):
             raise SettingError(f"widths {widths}, strides {strides}, blocks {blocks}", expected="two widths or more, "
                                "as many blocks, one stride of two or three numbers between each two",
                                remedy="correct the network's plan")
@@ -69,8 +69,9 @@ class ResUNet(nn.Module):
         self.stem = convolution(channels_in, widths[0], dims=self.dims)
         self.down = nn.ModuleList()
         for before, width, stride, count in zip((widths[0], *widths), widths, (one, *strides), blocks, strict=False):
-            self.down.append(nn.Sequential(Residual(before, width, stride=stride),
-                                           *(Residual(width, width, stride=one) for _ in range(count - 1))))
+            each = [stride, *(one,) * (count - 1)][:count]
+            self.down.append(nn.Sequential(*(Residual(before if k == 0 else width, width, stride=s)
+                                             for k, s in enumerate(each))))
         self.narrow = nn.ModuleList(pointwise(deep, width, 1, bias=False) for width, deep in pairwise(widths))
         self.up = nn.ModuleList(convolution(width, width, dims=self.dims) for width in widths[:-1])
         self.logits = nn.ModuleList(pointwise(width, channels_out, 1) for width in widths[:-1])

@@ -1,0 +1,200 @@
+"""Our segmentation network beside MONAI's U-Net, and what labels are worth, on real short-axis scans (ACDC):
+
+    python -m firstread.recipes.evidence_segment FOLDER -o docs/evidence --work FOLDER
+
+FOLDER holds one ``patientNNN.npz`` each, as for ``recipes.evaluate_acdc``. Both networks are trained by the same tool
+with the same plan but for the network: patches, augmentation, loss, steps, seeds, folds by patient. Each run is kept in
+the work folder: kill it, run it again, and it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from firstread.core.errors import FirstreadError, InputError
+from firstread.core.geometry import Grid
+from firstread.core.records import HardLabels, Image, Rows
+from firstread.io.nifti import write_image, write_labels
+from firstread.jobs.segment_data import DataSet, find_data
+from firstread.jobs.segment_prepare import fingerprint_of, plan_hash, prepare_cases
+from firstread.jobs.segment_train import save_network, start_from
+from firstread.jobs.segment_validate import split_patients, validate
+from firstread.learn.fit import fit
+from firstread.learn.patches import Patches, PreparedCase
+from firstread.learn.planning import plan_for
+from firstread.learn.segmentation import loss_of
+from firstread.nets.build import build_network
+from firstread.nets.plan import NetworkPlan, Normalization, Plan, TrainingPlan
+from firstread.recipes.evaluate_acdc import OURS
+from firstread.recipes.files import write_text
+from firstread.recipes.heart_segment import WIDTHS
+from firstread.recipes.segment_tables import page
+
+NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
+FOLDS, STEPS, BATCH, PATCH, CURVE_STEPS = 4, 200, 6, (112, 112), 80
+LABELLED = (1, 2, 5, 15)
+ARMS = {"firstread": NetworkPlan(widths=(16, 32, 64, 128, 256), strides=((2, 2),) * 4, blocks=(0, 1, 1, 1, 1)),
+        "monai": NetworkPlan(kind="monai", name="UNet", widths=(), strides=(), blocks=(), deep_supervision=False,
+                             arguments={"channels": [16, 32, 64, 128, 256], "strides": [2, 2, 2, 2],
+                                        "num_res_units": 2})}
+
+
+def write_data(folder: Path, home: Path) -> DataSet:
+    """The scans as NIfTI files, once; their spacing is not known."""
+    files = sorted(folder.glob("patient*.npz"))
+    if not files:
+        raise InputError(f"no patients in {folder.name}", expected="files patientNNN.npz", remedy="give ACDC's folder")
+    for part in ("images", "labels"):
+        (home / part).mkdir(parents=True, exist_ok=True)
+    labels = {name: value for value, name in enumerate(NAMES)}
+    write_text(home / "dataset.json", json.dumps({"labels": labels, "channel_names": {"0": "MR"}}))
+    for file in files:
+        with np.load(file) as stored:
+            for phase in ("ed", "es"):
+                name = f"{file.stem}_{phase.upper()}.nii.gz"
+                if (home / "labels" / name).is_file():
+                    continue
+                image = torch.from_numpy(stored[f"{phase}_image"].astype(np.float32))[None, None, None]
+                truth = torch.from_numpy(np.array(OURS, dtype=np.uint8)[stored[f"{phase}_label"]])[None, None, None]
+                grid = Grid.pixels((image.shape[3], image.shape[4], image.shape[5]))
+                write_image(home / "images" / name, Image(Rows.subjects(1), image, grid))
+                write_labels(home / "labels" / name, HardLabels(Rows.subjects(1), truth, grid, NAMES))
+    return find_data(home)
+
+
+def base_plan(found: dict[str, Any], *, steps: int) -> Plan:
+    """The rules' plan of the data at this budget."""
+    plan = plan_for(found)
+    training = TrainingPlan(steps=steps, batch=BATCH, folds=FOLDS, warmup=20, averaging=0.98)
+    return replace(plan, patch=PATCH, training=training, overlap=0.25)
+
+
+def curve_plan(plan: Plan, *, steps: int) -> Plan:
+    """The same for the network of the default weight, which knows percentiles and pixels of 1.5 mm."""
+    network = NetworkPlan(kind="unet", widths=WIDTHS, deep_supervision=False)
+    return replace(plan, network=network, normalization=(Normalization("percentiles"),),
+                   training=replace(plan.training, steps=steps, learning_rate=1e-3))
+
+
+def run(name: str, plan: Plan, cases: Sequence[PreparedCase], held: Sequence[Any], work: Path, *, seed: int,
+        start: str | None = None, untrained: bool = False) -> list[dict[str, Any]]:
+    """Train (unless ``untrained``) and score on the held-out samples; stored under its name."""
+    stored = work / f"{name}.json"
+    if stored.is_file():
+        document = json.loads(stored.read_text(encoding="utf-8"))
+        if document["plan"] == plan_hash(plan):
+            return document["rows"]
+    began = time.process_time()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = build_network(plan)
+    if start is not None:
+        start_from(network, start)
+    if not untrained:
+        t = plan.training
+        network = fit(network, Patches(cases, plan, seed=seed), loss_of(plan), steps=t.steps,
+                      checkpoint=work / f"{name}-{plan_hash(plan)}.pt", learning_rate=t.learning_rate, warmup=t.warmup,
+                      averaging=t.averaging, clip=4.0, every=50, seed=seed)
+    seconds = time.process_time() - began
+    rows = validate(network.eval(), plan, held)
+    save_network(network, work / f"{name}.safetensors")
+    document = {"plan": plan_hash(plan), "rows": rows, "train_s": round(seconds, 1),
+                "all_s": round(time.process_time() - began, 1),
+                "parameters": sum(p.numel() for p in network.parameters())}
+    write_text(stored, json.dumps(document))
+    return rows
+
+
+def compare(data: DataSet, plan: Plan, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every arm, every fold."""
+    cases = prepare_cases(data, plan, work / "cases-zscore", progress=_say)
+    folds = split_patients(data.samples, FOLDS)
+    made: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    for number, held in enumerate(folds):
+        training = [case for n, case in enumerate(cases) if n not in held]
+        for arm, network in ARMS.items():
+            _say(f"fold {number}, {arm}")
+            made[arm] += run(f"{arm}-{number}", replace(plan, network=network), training,
+                             [data.samples[n] for n in held], work, seed=number)
+    return made
+
+
+def curve(data: DataSet, plan: Plan, work: Path, *, draws: int) -> dict[str, list[dict[str, Any]]]:
+    """By number of labelled patients and start, the scores of the held-out patients of the first ``draws`` folds."""
+    cases = prepare_cases(data, plan, work / "cases-percentiles", progress=_say)
+    folds = split_patients(data.samples, FOLDS)
+    made: dict[str, list[dict[str, Any]]] = {}
+    for number, held in enumerate(folds[:draws]):
+        samples = [data.samples[n] for n in held]
+        made.setdefault("0 phantom", []).extend(run(f"curve-0-phantom-{number}", plan, [], samples, work, seed=number,
+                                                    start="heart-sax", untrained=True))
+        others = sorted({s.patient for n, s in enumerate(data.samples) if n not in held})
+        order = torch.randperm(len(others), generator=torch.Generator().manual_seed(100 + number)).tolist()
+        for count in LABELLED:
+            chosen = {others[k] for k in order[:count]}
+            training = [case for case, s in zip(cases, data.samples, strict=True) if s.patient in chosen]
+            for start in ("random", "phantom"):
+                _say(f"curve: fold {number}, {count} patients, {start}")
+                made.setdefault(f"{count} {start}", []).extend(run(
+                    f"curve-{count}-{start}-{number}", plan, training, samples, work, seed=number,
+                    start="heart-sax" if start == "phantom" else None))
+    return made
+
+
+def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = FOLDS) -> dict[str, Any]:
+    """All runs and what the page says of them."""
+    data = write_data(folder, work / "data")
+    stored = work / "fingerprint.json"
+    if not stored.is_file():
+        write_text(stored, json.dumps(fingerprint_of(data, progress=_say)))
+    plan = base_plan(json.loads(stored.read_text(encoding="utf-8")), steps=steps)
+    arms = compare(data, plan, work)
+    points = curve(data, curve_plan(plan, steps=curve_steps), work, draws=draws) if curve_steps else {}
+    seconds = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*-*.json"))}
+    return {"plan": plan.as_dict(), "arms": arms, "curve": points, "curve_steps": curve_steps, "draws": draws,
+            "patients": len({s.patient for s in data.samples}),
+            "cost": {name: {k: v for k, v in document.items() if k != "rows"} for name, document in seconds.items()}}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evidence_segment",
+                                     description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="files patientNNN.npz")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for segment.md and segment.json")
+    parser.add_argument("--work", type=Path, required=True, help="folder where runs are kept")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each fold of the comparison")
+    parser.add_argument("--curve-steps", type=int, default=CURVE_STEPS, help="of each point of the curve; 0: no curve")
+    parser.add_argument("--draws", type=int, default=FOLDS, help="folds of the curve, each a draw of labelled patients")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        given.work.mkdir(parents=True, exist_ok=True)
+        found = evidence(given.folder, given.work, steps=given.steps, curve_steps=given.curve_steps,
+                         draws=given.draws)
+    except FirstreadError as error:
+        print(f"evidence_segment: {error}", file=sys.stderr)
+        return 2
+    given.output.mkdir(parents=True, exist_ok=True)
+    write_text(given.output / "segment.json", json.dumps(found, indent=1))
+    write_text(given.output / "segment.md", page(found, NAMES[1:]))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
