@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt32
+from jaxtyping import Bool, Int, UInt32
 from torch import Tensor
 
 from firstread.core.errors import SettingError
@@ -60,7 +60,7 @@ def _thin(volume: Bool[np.ndarray, "z y x"], *, sides: list[int]) -> None:
     """Take simple points away from ``volume`` (with an empty margin of one voxel), in place."""
     strides = np.array([volume.shape[1] * volume.shape[2], volume.shape[2], 1])
     around = np.array(_places()) @ strides
-    flat = volume.reshape(-1)
+    flat, removable = volume.reshape(-1), _Removable()
     fresh = np.flatnonzero(flat)  # whose neighbours have changed since they were looked at
     while len(fresh):
         taken = []
@@ -69,8 +69,7 @@ def _thin(volume: Bool[np.ndarray, "z y x"], *, sides: list[int]) -> None:
             field = sum((place % 2) << bit for bit, place in enumerate(np.unravel_index(border, volume.shape)))
             for number in range(8):
                 points = border[field == number]
-                near = flat[points[:, None] + around]
-                gone = points[_removable(near)]
+                gone = points[removable(flat[points[:, None] + around])]
                 flat[gone] = False
                 taken.append(gone)
         touched = np.zeros_like(flat)
@@ -78,11 +77,24 @@ def _thin(volume: Bool[np.ndarray, "z y x"], *, sides: list[int]) -> None:
         fresh = np.flatnonzero(touched & flat)
 
 
-def _removable(near: Bool[np.ndarray, "n 26"]) -> Bool[np.ndarray, " n"]:
+class _Removable:
     """Simple points that do not end a curve; each pattern of neighbours is looked at once."""
-    patterns, back = np.unique(np.packbits(near, axis=1, bitorder="little").view(np.uint32)[:, 0], return_inverse=True)
-    several = patterns & (patterns - np.uint32(1)) != 0
-    return (several & simple_points(patterns))[back]
+
+    def __init__(self) -> None:
+        self.patterns, self.answers = np.zeros(1, dtype=np.uint32), np.zeros(1, dtype=bool)
+
+    def __call__(self, near: Bool[np.ndarray, "n 26"]) -> Bool[np.ndarray, " n"]:
+        codes = np.packbits(near, axis=1, bitorder="little").view(np.uint32)[:, 0]
+        new = np.unique(codes[self.patterns[self._places(codes)] != codes])
+        if len(new):
+            patterns = np.concatenate((self.patterns, new))
+            answers = np.concatenate((self.answers, (new & (new - np.uint32(1)) != 0) & simple_points(new)))
+            order = np.argsort(patterns)
+            self.patterns, self.answers = patterns[order], answers[order]
+        return self.answers[self._places(codes)]
+
+    def _places(self, codes: UInt32[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        return np.minimum(np.searchsorted(self.patterns, codes), len(self.patterns) - 1)
 
 
 def simple_points(near: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

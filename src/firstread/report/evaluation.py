@@ -20,7 +20,7 @@ MARKER = "metrics.json"
 SCHEMA = "firstread.segment-evaluation/1"
 STATEMENT = "Research software. Not for clinical use."
 COLOURS = np.array([[0, 0, 0], [88, 150, 96], [64, 120, 220], [216, 82, 66], [232, 184, 72]], dtype=np.uint8)
-PANEL = 260  # pixels of the longer side of a picture
+PANEL = 260  # pixels of either side of a picture
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,17 @@ def strips(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _picture(worst: Worst) -> str:
     from PIL import Image as Pillow
 
-    height, width = worst.mistakes.shape[0] * worst.aspect, worst.mistakes.shape[1]
+    rows, columns = (np.flatnonzero(worst.mistakes.any(axis=axis)) for axis in (1, 0))
+    margin = 4
+    shown = worst.mistakes[max(0, rows[0] - margin):rows[-1] + margin + 1,
+                           max(0, columns[0] - margin):columns[-1] + margin + 1]
+    height, width = shown.shape[0] * worst.aspect, shown.shape[1]
     factor = PANEL / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return picture(np.asarray(Pillow.fromarray(COLOURS[worst.mistakes]).resize(size, Pillow.Resampling.NEAREST)))
+    made = Pillow.fromarray(COLOURS[shown]).resize(size, Pillow.Resampling.NEAREST)
+    panel = Pillow.new("RGB", (PANEL, PANEL))
+    panel.paste(made, ((PANEL - size[0]) // 2, (PANEL - size[1]) // 2))
+    return picture(np.asarray(panel))
 
 
 def _number(value: float | None, unit: str = "") -> str:
