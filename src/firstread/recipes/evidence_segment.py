@@ -42,7 +42,7 @@ from firstread.recipes.heart_segment import WIDTHS
 from firstread.recipes.segment_tables import page
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
-FOLDS, STEPS, BATCH, PATCH, CURVE_STEPS = 4, 200, 6, (112, 112), 80
+FOLDS, STEPS, BATCH, PATCH, CURVE_STEPS = 4, 150, 6, (112, 112), 60
 LABELLED = (1, 2, 5, 15)
 ARMS = {"firstread": NetworkPlan(widths=(16, 32, 64, 128, 256), strides=((2, 2),) * 4, blocks=(0, 1, 1, 1, 1)),
         "monai": NetworkPlan(kind="monai", name="UNet", widths=(), strides=(), blocks=(), deep_supervision=False,
