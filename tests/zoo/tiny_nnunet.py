@@ -72,7 +72,7 @@ def files_of(case: str) -> tuple[dict[str, Any], dict[str, Any], str]:
             "pool_op_kernel_sizes": [[1, 1], [2, 2]], "conv_kernel_sizes": [[3, 3], [3, 3]]}}
         return plans, dataset | {"channel_names": {"0": "MRI"}}, "2d"
     plans["configurations"] = {"3d_fullres": {  # two channels, overlapping regions, residual encoder, cubic in 3D
-        **common, **_resampling(), "patch_size": [8, 12, 16], "spacing": [1.5, 1.4, 1.6],
+        **common, **_resampling(), "patch_size": [8, 16, 20], "spacing": [1.5, 1.4, 1.6],
         "normalization_schemes": ["ZScoreNormalization", "RescaleTo01Normalization"],
         "use_mask_for_norm": [False, False],
         "architecture": _architecture(3, "ResidualEncoderUNet", [[1, 1, 1], [2, 2, 2]])}}
@@ -111,7 +111,7 @@ def write_model(home: Path, case: str, *, folds: int = 2) -> Path:
 
 def image_of(case: str) -> tuple[np.ndarray, tuple[float, float, float]]:
     """``[channel, z, y, x]`` and the spacing (z, y, x) in mm: smooth blobs and noise, zeros around in "2d"."""
-    shape = {"3d": (3, 26, 22), "2d": (20, 17, 3), "regions": (13, 15, 18)}[case]
+    shape = {"3d": (3, 18, 16), "2d": (20, 17, 3), "regions": (13, 15, 18)}[case]
     spacing = {"3d": (8.0, 1.5, 1.4), "2d": (1.5, 1.4, 8.0), "regions": (1.3, 1.9, 1.5)}[case]
     random = np.random.RandomState(7)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")

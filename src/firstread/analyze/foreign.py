@@ -91,13 +91,14 @@ class ForeignSegment(Stage):
         box = bounding_box(body) if plan.crop else bounding_box(torch.ones_like(body))
         volume, body = volume[(slice(None), *box)], body[box]
         new = _target(plan.spacing_mm, spacing)
-        shape = [round(s / n * size) for s, n, size in zip(spacing, new, volume.shape[1:], strict=True)]
+        shape = plan.image.shape(volume.shape[1:], spacing, new)
         if min(shape) < 1:
             raise SettingError(f"an image of {tuple(volume.shape[1:])} voxels of {tuple(spacing)} mm",
                                expected=f"at least one voxel of {tuple(new)} mm", remedy="check the file's spacing")
-        seen = torch.stack([scaled(channel, body, how) for channel, how in zip(volume, plan.channels, strict=True)])
+        seen = self._scaled(volume, body) if plan.scale_first else volume
         seen = resampled(seen, shape, plan.image, spacing=spacing, new=new)
-        said = [windowed(network, seen, window=plan.window, overlap=plan.overlap, mirror=plan.mirror)
+        seen = seen if plan.scale_first else self._scaled(seen, body_mask(seen))
+        said = [windowed(network, seen, window=plan.window, overlap=plan.overlap, blend=plan.blend, mirror=plan.mirror)
                 for network in self.networks]
         said = said if self.members else [torch.stack(said).mean(dim=0)]
         back = torch.stack([resampled(one, volume.shape[1:], plan.logits, spacing=new, new=spacing) for one in said])
@@ -108,6 +109,10 @@ class ForeignSegment(Stage):
             return undo(full.permute(0, *(1 + plan.order.index(a) for a in range(3))))
 
         return back, place
+
+    def _scaled(self, volume: Tensor, body: Tensor) -> Tensor:
+        pairs = zip(volume, self.preparation.channels, strict=True)
+        return torch.stack([scaled(channel, body, how) for channel, how in pairs])
 
     def _volume(self, volume: Tensor, image: Image, row: int) -> Float[Tensor, "member classes z y x"]:
         logits, place = self.logits(volume, image, row)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from firstread.core.preparation import Intensity, Resampling
 from firstread.ops.resize import resize, resize_axis
+from firstread.ops.spline import interpolation_matrix
 
 EPS = 1e-8
 
@@ -96,6 +97,8 @@ def resampled(data: Float[Tensor, "channel d0 d1 d2"], shape: Sequence[int], rul
     >>> resampled(torch.ones(1, 2, 4, 4), (3, 8, 8), Resampling(), spacing=(8, 1, 1), new=(5, 0.5, 0.5)).shape
     torch.Size([1, 3, 8, 8])
     """
+    if rule.keep == "first":
+        return _from_first(data, tuple(shape), [after / before for before, after in zip(spacing, new, strict=True)])
     axis = lone_axis(spacing, rule, new)
     if axis is None or tuple(data.shape[1:]) == tuple(shape):
         return resize(data, tuple(shape), order=rule.order)
@@ -103,3 +106,12 @@ def resampled(data: Float[Tensor, "channel d0 d1 d2"], shape: Sequence[int], rul
     plane = tuple(size for a, size in enumerate(shape) if a != axis)
     return resize_axis(resize(slices, plane, order=rule.order).movedim(1, axis + 1), axis + 1, shape[axis],
                        order=rule.order_apart)
+
+
+def _from_first(data: Tensor, shape: tuple[int, ...], steps: Sequence[float]) -> Tensor:
+    """Linear, with sample i of each axis at ``i * step`` of the old samples, no further than the last."""
+    for axis, (size, step) in enumerate(zip(shape, steps, strict=True), start=1):
+        if size != data.shape[axis] or step != 1:
+            matrix = interpolation_matrix(data.shape[axis], torch.arange(size, dtype=torch.float64) * step, order=1)
+            data = torch.tensordot(data, matrix.to(data), dims=([axis], [1])).movedim(-1, axis)
+    return data

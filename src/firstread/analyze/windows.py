@@ -1,7 +1,7 @@
-"""A network over windows spread evenly over an image, blended by Gaussian weights, as nnU-Net does.
+"""A network over windows of an image, placed and blended as the program that trained it does.
 
 Source: Isensee et al., Nature Methods 18, 203 (2021). :mod:`firstread.analyze.tiles` is the same idea for our own
-networks; this one follows nnU-Net's places, padding and rounding, so that its models say here what they say there.
+networks; this one follows others' places, padding and rounding, so that their models say here what they say there.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import chain, combinations, product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from firstread.analyze.tiles import window_starts, window_weight
 
 Network = Callable[[Tensor], Tensor]
 
@@ -65,11 +68,13 @@ def mirrored(network: Network, axes: Sequence[int]) -> Network:
 
 
 def windowed(network: Network, volume: Float[Tensor, "channel d0 d1 d2"], *, window: tuple[int, ...],
-             overlap: float = 0.5, mirror: Sequence[int] = ()) -> Float[Tensor, "classes d0 d1 d2"]:
+             overlap: float = 0.5, blend: Literal["even", "gaussian", "constant"] = "even",
+             mirror: Sequence[int] = ()) -> Float[Tensor, "classes d0 d1 d2"]:
     """``sum_k w_k network(x_k) / sum_k w_k`` over windows ``x_k`` of a volume, or of each of its slices.
 
     window: 3 sizes, or 2 for a network of slices (along d0). Smaller volumes are padded with zeros on both sides.
-    Differentiable; holds one window and one output.
+    blend: ``even`` as nnU-Net; ``gaussian`` and ``constant`` with the steps and weights of MONAI. Differentiable; holds
+    one window and one output.
 
     >>> windowed(lambda x: 2 * x, torch.ones(1, 3, 10, 7), window=(4, 4)).unique()
     tensor([2.])
@@ -79,11 +84,13 @@ def windowed(network: Network, volume: Float[Tensor, "channel d0 d1 d2"], *, win
     missing = [max(0, w - s) for w, s in zip(window, space[1:] if flat else space, strict=True)]
     volume = F.pad(volume, [p for m in reversed(missing) for p in (m // 2, m - m // 2)])
     sizes = volume.shape[2:] if flat else volume.shape[1:]
-    starts = [even_starts(size, width, 1 - overlap) for size, width in zip(sizes, window, strict=True)]
+    starts = [even_starts(size, width, 1 - overlap) if blend == "even" else window_starts(size, width, overlap)
+              for size, width in zip(sizes, window, strict=True)]
     places = [tuple(slice(a, a + w) for a, w in zip(start, window, strict=True)) for start in product(*starts)]
     if flat:
         places = [(z, *place) for z in range(space[0]) for place in places]
-    weight = gaussian_weight(window).to(volume.device)
+    weight = gaussian_weight(window) if blend == "even" else window_weight(window, "gaussian")
+    weight = (torch.ones_like(weight) if blend == "constant" else weight).to(volume.device)
     total = volume.new_zeros(volume.shape[1:])
     out: Tensor | None = None
     for place in places:

@@ -11,6 +11,7 @@ from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.trained import is_trained, open_trained
 from firstread.core.errors import InputError
 from firstread.zoo.foreign import ForeignModel
+from firstread.zoo.monai_bundle import is_bundle, read_bundle
 from firstread.zoo.nnunet import is_nnunet, read_nnunet
 from firstread.zoo.script import read_network
 
@@ -49,6 +50,8 @@ def read_model(path: Path, *, folds: Sequence[int | str] | None = None,
         raise InputError(f"nothing at {path.name}", expected=KNOWN, remedy="check the path")
     if is_nnunet(path):
         return read_nnunet(path, folds)
+    if is_bundle(path):
+        return read_bundle(path)
     found = [file for file in sorted(path.iterdir()) if file.suffix in NETWORKS] if path.is_dir() else []
     if len(found) == 1:
         return read_network(found[0], stated)

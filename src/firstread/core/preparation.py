@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,8 +37,10 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How voxels are resized: splines of ``order``; edges of the field of view stay where they are.
+    """How voxels are resized: splines of ``order``.
 
+    keep: what stays in its place, the edges of the field of view or the middle of the first voxel (MONAI's Spacing,
+    which ends where the last voxel's middle was).
     apart: whether the axis with the largest spacing is resized by itself, with ``order_apart``, after the slices; None:
     where that spacing is more than ``anisotropy`` times the least (Isensee 2021).
     """
@@ -46,6 +49,16 @@ class Resampling:
     order_apart: Literal[0, 1, 3] = 0
     apart: bool | None = None
     anisotropy: float = 3.0
+    keep: Literal["edges", "first"] = "edges"
+
+    def shape(self, old: Sequence[int], spacing: Sequence[float], new: Sequence[float]) -> tuple[int, ...]:
+        """Voxels at the spacing ``new`` of ``old`` at ``spacing``.
+
+        >>> Resampling().shape((10,), (2.0,), (1.5,)), Resampling(keep="first").shape((10,), (2.0,), (1.5,))
+        ((13,), (13,))
+        """
+        less = 0 if self.keep == "edges" else 1
+        return tuple(round((n - less) * s / t) + less for n, s, t in zip(old, spacing, new, strict=True))
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,9 @@ class Preparation:
     orientation: turn the image so that x, y, z grow to the right, anterior, superior first.
     crop: to the voxels that are not zero.
     image, logits: how each is resized.
-    overlap: share of a window that its neighbour covers; mirror: axes of the window along which the network also sees
-    flipped copies, all averaged.
+    overlap: share of a window that its neighbour covers; blend: ``even`` spreads windows evenly and weighs them as
+    nnU-Net does, ``gaussian`` and ``constant`` step as MONAI does; mirror: axes of the window along which the network
+    also sees flipped copies, all averaged. scale_first: intensities are scaled before the image is resampled.
     """
 
     channels: tuple[Intensity, ...]
@@ -72,7 +86,9 @@ class Preparation:
     image: Resampling = Resampling()
     logits: Resampling = Resampling(order=1)
     overlap: float = 0.5
+    blend: Literal["even", "gaussian", "constant"] = "even"
     mirror: tuple[int, ...] = ()
+    scale_first: bool = True
 
     def __post_init__(self):
         if len(self.window) not in (2, 3) or min(self.window) < 1 or not 0 <= self.overlap < 1:
