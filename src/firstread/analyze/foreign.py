@@ -98,8 +98,7 @@ class ForeignSegment(Stage):
         seen = self._scaled(volume, body) if plan.scale_first else volume
         seen = resampled(seen, shape, plan.image, spacing=spacing, new=new)
         seen = seen if plan.scale_first else self._scaled(seen, body_mask(seen))
-        said = [windowed(network, seen, window=plan.window, overlap=plan.overlap, blend=plan.blend, mirror=plan.mirror)
-                for network in self.networks]
+        said = [self._say(network, seen) for network in self.networks]
         said = said if self.members else [torch.stack(said).mean(dim=0)]
         back = torch.stack([resampled(one, volume.shape[1:], plan.logits, spacing=new, new=spacing) for one in said])
 
@@ -109,6 +108,17 @@ class ForeignSegment(Stage):
             return undo(full.permute(0, *(1 + plan.order.index(a) for a in range(3))))
 
         return back, place
+
+    def _say(self, network: nn.Module, seen: Tensor) -> Float[Tensor, "head d0 d1 d2"]:
+        plan = self.preparation
+        try:
+            return windowed(network, seen, window=plan.window, overlap=plan.overlap, blend=plan.blend,
+                            mirror=plan.mirror)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:160]
+            raise SettingError(f"a network that fails on {len(seen)} channels in windows of {plan.window} ({reason})",
+                               expected="one that gives as many voxels as it gets",
+                               remedy="correct the window and the channels that the model states") from error
 
     def _scaled(self, volume: Tensor, body: Tensor) -> Tensor:
         pairs = zip(volume, self.preparation.channels, strict=True)

@@ -37,7 +37,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How voxels are resized: splines of ``order``.
+    """How voxels are resized: splines of ``order`` 0, 1 or 3.
 
     keep: what stays in its place, the edges of the field of view or the middle of the first voxel (MONAI's Spacing,
     which ends where the last voxel's middle was).
@@ -45,11 +45,16 @@ class Resampling:
     where that spacing is more than ``anisotropy`` times the least (Isensee 2021).
     """
 
-    order: Literal[0, 1, 3] = 3
-    order_apart: Literal[0, 1, 3] = 0
+    order: int = 3
+    order_apart: int = 0
     apart: bool | None = None
     anisotropy: float = 3.0
     keep: Literal["edges", "first"] = "edges"
+
+    def __post_init__(self):
+        if not {self.order, self.order_apart} <= {0, 1, 3}:
+            raise SettingError(f"resampling of order {self.order}, {self.order_apart} apart", expected="0, 1 or 3",
+                               remedy="correct the order")
 
     def shape(self, old: Sequence[int], spacing: Sequence[float], new: Sequence[float]) -> tuple[int, ...]:
         """Voxels at the spacing ``new`` of ``old`` at ``spacing``.

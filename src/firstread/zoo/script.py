@@ -28,7 +28,11 @@ class OnnxNetwork(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         given = {self.session.get_inputs()[0].name: batch.detach().cpu().contiguous().numpy()}
-        return torch.from_numpy(self.session.run(None, given)[0]).to(batch.device)
+        try:
+            made = self.session.run(None, given)[0]
+        except Exception as error:  # onnxruntime has an error class for each status, none public
+            raise RuntimeError(str(error)) from error
+        return torch.from_numpy(made).to(batch.device)
 
 
 def read_network(path: Path, stated: Mapping[str, Any] | None = None) -> ForeignModel:
