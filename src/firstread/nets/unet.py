@@ -27,7 +27,7 @@ class Conv3d(nn.Conv3d):
     There torch leaves a single small volume, and every kernel of one voxel, to a slower convolution.
     """
 
-    def forward(self, x: Float[Tensor, "batch channels_in z y x"]) -> Float[Tensor, "batch channels_out z y x"]:
+    def forward(self, x: Float[Tensor, "batch channels_in z y x"]) -> Float[Tensor, "batch channels_out mz my mx"]:
         if not (_plain(x) and torch.backends.mkldnn.is_available()):
             return super().forward(x)
         return torch.mkldnn_convolution(x.contiguous(memory_format=torch.channels_last_3d), self.weight, self.bias,
