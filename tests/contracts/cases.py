@@ -161,6 +161,24 @@ def register() -> Contract:
     return Contract(stage, {"fixed": ball(0.0), "moving": ball(1.5)})
 
 
+def track_motion() -> Contract:
+    from firstread.analyze.register_deformable import Effort
+    from firstread.analyze.register_motion import TrackMotion
+
+    effort = Effort(shrink=(2, 1), iterations=(4, 4), discrete=False)
+    image = replace(blob(frames=3), data=blob(frames=3).data.abs())
+    return Contract(TrackMotion(effort=effort), {"image": image})
+
+
+def to_template() -> Contract:
+    from firstread.analyze.register_deformable import Effort
+    from firstread.analyze.register_group import ToTemplate
+
+    image = replace(blob(frames=1), data=blob(frames=1).data.abs(), times_s=None)
+    effort = Effort(shrink=(2, 1), iterations=(4, 4), discrete=False)
+    return Contract(ToTemplate(rounds=1, effort=effort), {"image": image}, batches=False)
+
+
 def spatial_tv() -> Contract:
     from firstread.reconstruct.iterative import SpatialTV
 
@@ -697,6 +715,8 @@ CASES: dict[str, Callable[[], Contract]] = {
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
     "Register": register,
+    "TrackMotion": track_motion,
+    "ToTemplate": to_template,
     "Wavelet": wavelet,
     "LocallyLowRank": locally_low_rank,
     "LowRankPlusSparse": low_rank_plus_sparse,

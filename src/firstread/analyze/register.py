@@ -84,15 +84,15 @@ class Register(Stage):
         if self.metric == "auto":
             metric = "lncc" if abs(_correlation(one, aligned, valid)) >= ALIKE else "mi"
         z, y, x = fixed.grid.spacing_mm[0].tolist()
-        velocity = find_velocity(one, aligned, spacing_mm=(z, y, x), metric=metric, effort=self.effort,
-                                 valid=None if bool(valid.min() > 0.99) else valid, progress=self._progress)
+        velocity = find_velocity(one[None], aligned[None], spacing_mm=(z, y, x), metric=metric, effort=self.effort,
+                                 valid=None if bool(valid.min() > 0.99) else valid[None], progress=self._progress)
         forward, backward = diffeomorphism(velocity, start, fixed.grid, moving.grid)
         measure = _measure(one, fixed.grid, metric)
         warped = seen_on(two, moving.grid, forward, fixed.grid)[0]
         return Alignment(fixed.rows, forward, backward, measure(aligned), measure(warped), metric)
 
 
-def diffeomorphism(velocity: Float[Tensor, "1 3 hz hy hx"], linear: Transform, fixed: Grid, moving: Grid
+def diffeomorphism(velocity: Float[Tensor, "batch 3 hz hy hx"], linear: Transform, fixed: Grid, moving: Grid
                    ) -> tuple[Transform, Transform]:
     """``A exp(v)`` and its inverse ``exp(-v) A^-1`` in millimetres; v in voxels over the field of view of ``fixed``."""
     there, back = (displacement(v, fixed.shape) for v in (velocity, -velocity))

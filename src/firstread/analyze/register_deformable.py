@@ -1,4 +1,4 @@
-"""Diffeomorphic registration of one pair on one grid: a stationary velocity found by instance optimization.
+"""Diffeomorphic registration of pairs on one grid: stationary velocities found by instance optimization.
 
 Velocities live on a grid of half the resolution, in its voxels. Each step takes the gradient of the similarity with
 respect to a small motion put before the present one (compositional: the warped image's own gradient), smooths it, adds
@@ -31,7 +31,8 @@ from firstread.ops.velocity import exponential, identity_index, logarithm, sampl
 Metric = Literal["lncc", "mi", "ngf", "ssd"]
 Shape = tuple[int, int, int]
 Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A warped image ``[1, z, y, x]`` to its similarity and the derivative of it."""
+"""Warped images ``[batch, z, y, x]`` to their similarity and the derivative of it."""
+Couple = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,46 +59,52 @@ class Effort:
                                expected="as many of one as of the other, all of one or more")
 
 
-def find_velocity(fixed: Float[Tensor, "z y x"], moving: Float[Tensor, "z y x"], *,
+def find_velocity(fixed: Float[Tensor, "batch z y x"], moving: Float[Tensor, "batch z y x"], *,
                   spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0), metric: Metric = "lncc",
-                  effort: Effort | None = None, valid: Float[Tensor, "z y x"] | None = None,
-                  start: Float[Tensor, "1 3 vz vy vx"] | None = None,
-                  progress: Callable[[str], None] = lambda text: None) -> Float[Tensor, "1 3 hz hy hx"]:
-    """The velocity v (in voxels of its own, coarser grid) under which ``moving(exp(v)(x))`` is most like ``fixed``.
+                  effort: Effort | None = None, valid: Float[Tensor, "batch z y x"] | None = None,
+                  start: Float[Tensor, "batch 3 vz vy vx"] | None = None, couple: Couple | None = None,
+                  progress: Callable[[str], None] = lambda text: None) -> Float[Tensor, "batch 3 hz hy hx"]:
+    """The velocities v (in voxels of their own, coarser grid) under which ``moving(exp(v)(x))`` is most like ``fixed``.
 
-    fixed, moving: of unit range, on one grid; valid: where ``moving`` was seen at all (0 to 1); start: a velocity to
-    begin with, of any resolution.
+    fixed, moving: of unit range, on one grid; valid: where ``moving`` was seen at all (0 to 1); start: velocities to
+    begin with, of any resolution; couple: what ties the rows together, applied to the velocities after each step.
     """
     effort = effort or Effort()
+    size = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
     velocity = start
     for shrink, iterations in zip(effort.shrink, effort.iterations, strict=True):
-        shape = level_shape(tuple(fixed.shape), spacing_mm, shrink)
-        coarse = level_shape(tuple(fixed.shape), spacing_mm, 2 * shrink)
+        shape, coarse = (level_shape(size, spacing_mm, by) for by in (shrink, 2 * shrink))
         one, two = (at_level(image, shape) for image in (fixed, moving))
         seen = None if valid is None else at_level(valid, shape)
-        ratio = [n / m * s for n, m, s in zip(fixed.shape, coarse, spacing_mm, strict=True)]
         if velocity is None:
-            velocity = torch.zeros(1, 3, *coarse)
+            velocity = torch.zeros(len(fixed), 3, *coarse)
             if effort.discrete:
                 progress("search for large motion")
-                velocity = _discrete(one, two, shape, coarse, effort.radius)
-        velocity = rescale(velocity, coarse)
-        measure = measure_for(one[None], metric, effort.radius, tuple(n / m * s for n, m, s in zip(
-            fixed.shape, shape, spacing_mm, strict=True)))
+                velocity = torch.cat([_discrete(a, b, shape, coarse, effort.radius)
+                                      for a, b in zip(one, two, strict=True)])
+        measure = measure_for(one, metric, effort.radius, _spacing(size, spacing_mm, shape))
         progress(f"deformation: {' x '.join(map(str, shape))} voxels, {iterations} iterations")
-        velocity = _climb(measure, two, velocity, ratio, iterations, effort, seen)
+        velocity = _climb(measure, two, rescale(velocity, coarse), _spacing(size, spacing_mm, coarse), iterations,
+                          effort, seen, couple)
     assert velocity is not None
     return velocity
 
 
-def displacement(velocity: Float[Tensor, "1 3 hz hy hx"], shape: Shape) -> Float[Tensor, "1 3 z y x"]:
+def _spacing(size: Shape, spacing_mm: Sequence[float], shape: Shape) -> tuple[float, float, float]:
+    z, y, x = (n / m * s for n, m, s in zip(size, shape, spacing_mm, strict=True))
+    return z, y, x
+
+
+def displacement(velocity: Float[Tensor, "batch 3 hz hy hx"], shape: Shape) -> Float[Tensor, "batch 3 z y x"]:
     """The flow of a velocity, in voxels of the finer grid of ``shape``."""
     return rescale(exponential(velocity), shape)
 
 
-def rescale(field: Float[Tensor, "1 3 z y x"], shape: Shape) -> Float[Tensor, "1 3 Z Y X"]:
+def rescale(field: Float[Tensor, "batch 3 z y x"], shape: Shape) -> Float[Tensor, "batch 3 Z Y X"]:
     """A field in voxels on another grid of the same field of view, in voxels of that one."""
     old = field.shape[2:]
+    if tuple(old) == shape:
+        return field
     factor = torch.tensor([shape[2] / old[2], shape[1] / old[1], shape[0] / old[0]]).to(field)
     return resize(field, shape) * factor[:, None, None, None]
 
@@ -109,13 +116,13 @@ def level_shape(shape: Shape, spacing_mm: Sequence[float], shrink: float) -> Sha
     return z, y, x
 
 
-def at_level(image: Float[Tensor, "z y x"], shape: Shape) -> Float[Tensor, "Z Y X"]:
+def at_level(image: Float[Tensor, "*lead z y x"], shape: Shape) -> Float[Tensor, "*lead Z Y X"]:
     """The image smoothed as its coarser matrix needs, and resized."""
-    z, y, x = (0.5 * math.sqrt(max(0.0, (n / m) ** 2 - 1)) for n, m in zip(image.shape, shape, strict=True))
+    z, y, x = (0.5 * math.sqrt(max(0.0, (n / m) ** 2 - 1)) for n, m in zip(image.shape[-3:], shape, strict=True))
     return resize(smooth(image, (z, y, x)), shape)
 
 
-def measure_for(fixed: Float[Tensor, "1 z y x"], metric: Metric, radius: int,
+def measure_for(fixed: Float[Tensor, "batch z y x"], metric: Metric, radius: int,
                 spacing_mm: tuple[float, ...]) -> Gradient:
     """The similarity with this fixed image and its derivative."""
     if metric == "lncc":
@@ -130,32 +137,33 @@ def measure_for(fixed: Float[Tensor, "1 z y x"], metric: Metric, radius: int,
 
 
 def _climb(measure: Gradient, moving: Tensor, velocity: Tensor, spacing: Sequence[float], iterations: int,
-           effort: Effort, seen: Tensor | None) -> Tensor:
+           effort: Effort, seen: Tensor | None, couple: Couple | None) -> Tensor:
     """``spacing``: of the velocity's grid (z, y, x), so that steps and smoothing are round in millimetres."""
-    shape, coarse = tuple(moving.shape), tuple(velocity.shape[2:])
+    shape, coarse = (moving.shape[1], moving.shape[2], moving.shape[3]), tuple(velocity.shape[2:])
     base = min(s for s, n in zip(spacing, coarse, strict=True) if n > 1)
     relative = [s / base for s in spacing]
-    metres = torch.tensor(relative[::-1]).to(velocity)[:, None, None, None]
+    unit = torch.tensor(relative[::-1]).to(velocity)[:, None, None, None]
     fluid_z, fluid_y, fluid_x = (effort.fluid / r for r in relative)
     elastic_z, elastic_y, elastic_x = (effort.elastic / r for r in relative)
     where = identity_index(torch.empty(1, 3, *shape))
     ahead = torch.zeros_like(velocity)
     for _ in range(iterations):
-        warped = sample_at(moving[None, None], displacement(velocity, shape), where)[:, 0]
+        warped = sample_at(moving[:, None], displacement(velocity, shape), where)[:, 0]
         _, slope = measure(warped)
         force = _gradient(warped) * slope[:, None]
         if seen is not None:
-            force = force * (seen > 0.99)
-        step = smooth(resize_adjoint(force, coarse), (fluid_z, fluid_y, fluid_x)) / metres.square()
+            force = force * (seen > 0.99)[:, None]
+        step = smooth(resize_adjoint(force, coarse), (fluid_z, fluid_y, fluid_x)) / unit.square()
         ahead = effort.momentum * ahead + (1 - effort.momentum) * step
-        longest = (ahead * metres).norm(dim=1).max()
-        if not longest > 0:
-            break
-        velocity = smooth(velocity + ahead * (effort.step / longest), (elastic_z, elastic_y, elastic_x))
+        longest = (ahead * unit).norm(dim=1).flatten(1).amax(dim=1).clamp_min(torch.finfo(ahead.dtype).tiny)
+        velocity = velocity + ahead * (effort.step / longest)[:, None, None, None, None]
+        velocity = smooth(velocity, (elastic_z, elastic_y, elastic_x))
+        if couple is not None:
+            velocity = couple(velocity)
     return velocity
 
 
-def _gradient(image: Float[Tensor, "1 z y x"]) -> Float[Tensor, "1 3 z y x"]:
+def _gradient(image: Float[Tensor, "batch z y x"]) -> Float[Tensor, "batch 3 z y x"]:
     """Central differences along (x, y, z) per voxel; zero along an axis of one voxel."""
     return torch.stack([torch.gradient(image, dim=axis)[0] if image.shape[axis] > 1 else torch.zeros_like(image)
                         for axis in (3, 2, 1)], dim=1)
