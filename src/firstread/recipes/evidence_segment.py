@@ -36,13 +36,14 @@ from firstread.learn.planning import plan_for
 from firstread.learn.segmentation import loss_of
 from firstread.nets.build import build_network
 from firstread.nets.plan import NetworkPlan, Normalization, Plan, TrainingPlan
-from firstread.recipes.evaluate_acdc import OURS
+from firstread.recipes.evaluate_acdc import OURS, SPACING_MM
 from firstread.recipes.files import write_text
 from firstread.recipes.heart_segment import WIDTHS
 from firstread.recipes.segment_tables import page
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
-FOLDS, STEPS, BATCH, PATCH, CURVE_STEPS = 4, 150, 6, (112, 112), 60
+FOLDS, STEPS, BATCH, CURVE_STEPS = 4, 400, 8, 80
+PATCH, PIXEL_MM, CURVE_PATCH, CURVE_PIXEL_MM = (80, 80), 2.0, (96, 96), 1.5
 LABELLED = (1, 2, 5, 15)
 ARMS = {"firstread": NetworkPlan(widths=(16, 32, 64, 128, 256), strides=((2, 2),) * 4, blocks=(0, 1, 1, 1, 1)),
         "monai": NetworkPlan(kind="monai", name="UNet", widths=(), strides=(), blocks=(), deep_supervision=False,
@@ -51,7 +52,7 @@ ARMS = {"firstread": NetworkPlan(widths=(16, 32, 64, 128, 256), strides=((2, 2),
 
 
 def write_data(folder: Path, home: Path) -> DataSet:
-    """The scans as NIfTI files, once; their spacing is not known."""
+    """The scans as NIfTI files, once; their spacing is not in the source, and assumed."""
     files = sorted(folder.glob("patient*.npz"))
     if not files:
         raise InputError(f"no patients in {folder.name}", expected="files patientNNN.npz", remedy="give ACDC's folder")
@@ -67,7 +68,8 @@ def write_data(folder: Path, home: Path) -> DataSet:
                     continue
                 image = torch.from_numpy(stored[f"{phase}_image"].astype(np.float32))[None, None, None]
                 truth = torch.from_numpy(np.array(OURS, dtype=np.uint8)[stored[f"{phase}_label"]])[None, None, None]
-                grid = Grid.pixels((image.shape[3], image.shape[4], image.shape[5]))
+                grid = Grid.from_spacing((image.shape[3], image.shape[4], image.shape[5]), SPACING_MM,
+                                         frame="detector")
                 write_image(home / "images" / name, Image(Rows.subjects(1), image, grid))
                 write_labels(home / "labels" / name, HardLabels(Rows.subjects(1), truth, grid, NAMES))
     return find_data(home)
@@ -77,14 +79,14 @@ def base_plan(found: dict[str, Any], *, steps: int) -> Plan:
     """The rules' plan of the data at this budget."""
     plan = plan_for(found)
     training = TrainingPlan(steps=steps, batch=BATCH, folds=FOLDS, warmup=20, averaging=0.98)
-    return replace(plan, patch=PATCH, training=training, overlap=0.25)
+    return replace(plan, patch=PATCH, spacing_mm=(None, PIXEL_MM, PIXEL_MM), training=training, overlap=0.25)
 
 
 def curve_plan(plan: Plan, *, steps: int) -> Plan:
     """The same for the network of the default weight, which knows percentiles and pixels of 1.5 mm."""
     network = NetworkPlan(kind="unet", widths=WIDTHS, deep_supervision=False)
-    return replace(plan, network=network, normalization=(Normalization("percentiles"),),
-                   training=replace(plan.training, steps=steps, learning_rate=1e-3))
+    return replace(plan, network=network, normalization=(Normalization("percentiles"),), patch=CURVE_PATCH,
+                   spacing_mm=(None, CURVE_PIXEL_MM, CURVE_PIXEL_MM), training=replace(plan.training, steps=steps, learning_rate=1e-3))
 
 
 def run(name: str, plan: Plan, cases: Sequence[PreparedCase], held: Sequence[Any], work: Path, *, seed: int,

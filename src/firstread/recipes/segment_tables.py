@@ -55,8 +55,9 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
         "# Segmentation trained on real short-axis scans (ACDC)", "",
         f"{found['patients']} patients, end-diastole and end-systole, 3D Dice; {training['folds']} folds by patient, "
         "each patient scored by the network that had not seen him or her; the mean of a patient's two phases counts "
-        "once. 95 % percentile bootstrap intervals over patients. Spacing is not in the source: everything is in "
-        "pixels, nothing is resampled.", "",
+        "once. 95 % percentile bootstrap intervals over patients. Spacing is not in the source: 1.5 x 1.5 x 9 mm is "
+        f"assumed for all; the networks see pixels of {plan['spacing_mm'][1]:g} mm, and are scored on the scans' own.",
+        "",
         f"**A small budget on purpose**: {training['steps']} steps of {training['batch']} patches of "
         f"{'×'.join(map(str, plan['patch']))} pixels per fold, one network per fold, no flips or ensembles at "
         "prediction, one CPU thread. Both rows share everything but the network: the slice and its two neighbours as "
@@ -86,7 +87,7 @@ def _curve(found: Mapping[str, Any], columns: Sequence[str], keys: Sequence[str 
              f"on for {found['curve_steps']} steps with few labelled patients, from random weights or from the default "
              f"weight. Each of {found['draws']} folds draws its own labelled patients out of its 15, and is scored on "
              "its 5. Zero patients: the default weight as it is, in plain tiles, without the search, the "
-             "ensemble and the clean-up of `firstread read`; pixels are taken for 1.5 mm.", "",
+             "ensemble and the clean-up of `firstread read`. Pixels of 1.5 mm.", "",
              f"| labelled patients | start | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     for name, rows in points.items():
         count, start = name.split()
