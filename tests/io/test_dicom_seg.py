@@ -12,7 +12,7 @@ from dicom_files import IDENTIFIER, NAME, Cine, uid
 
 from firstread.core.errors import OutputError
 from firstread.core.records import HardLabels, Image
-from firstread.io.dicom.seg import write_seg
+from firstread.io.dicom.seg import code_of, write_seg
 from firstread.io.open import read
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
@@ -108,8 +108,21 @@ def test_labels_that_do_not_fit_are_refused(tmp_path):
     image, labels, _ = written(tmp_path, Cine())
     with pytest.raises(OutputError, match="rows, phases and slices"):
         write_seg(HardLabels(labels.rows, labels.data[:, :2], labels.grid, NAMES), image.source, tmp_path)
-    with pytest.raises(OutputError, match="spleen"):
-        write_seg(HardLabels(labels.rows, labels.data, labels.grid, (*NAMES[:3], "spleen")), image.source, tmp_path)
+
+
+def test_other_classes_have_codes_too(tmp_path):
+    image, labels, _ = written(tmp_path, Cine(phases=1))
+    names = ("background", "spleen", "left atrium", "my own class, of a long name")
+    (path,) = write_seg(HardLabels(labels.rows, labels.data, labels.grid, names), image.source, tmp_path)
+    found = [s.SegmentedPropertyTypeCodeSequence[0] for s in pydicom.dcmread(path).SegmentSequence]
+    assert [code.CodingSchemeDesignator for code in found] == ["SCT", "SCT", "99FIRSTREAD"]
+    assert [code.CodeValue for code in found][:2] == ["78961009", "82471001"]
+    assert len(found[2].CodeValue) == 16 and found[2].CodeMeaning == names[3]
+    assert code_of("lung upper lobe left").value != code_of("lung upper lobe right").value
+    assert [s.SegmentLabel for s in pydicom.dcmread(path).SegmentSequence] == list(names[1:])
+    if shutil.which("dciodvfy"):
+        said = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        assert not [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")

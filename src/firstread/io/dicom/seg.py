@@ -6,6 +6,8 @@ images. Source: DICOM PS3.3 A.51 and C.8.20; written with highdicom.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,24 @@ CODES = {
 }
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _COLOURS = {"LV cavity": (255, 80, 80), "LV myocardium": (80, 200, 80), "RV cavity": (80, 120, 255)}
+_OTHERS = ((255, 80, 80), (80, 200, 80), (80, 120, 255), (230, 180, 40), (170, 90, 220), (60, 190, 190))
+
+
+def code_of(name: str) -> Code:
+    """The code of a class: SNOMED's for anatomical structures (DICOM context group 7192), else one of our own.
+
+    >>> code_of("liver").value, code_of("class 5").scheme_designator
+    ('10200004', '99FIRSTREAD')
+    """
+    if name in CODES:
+        return CODES[name]
+    from pydicom.sr.codedict import codes
+
+    keyword = "".join(word.capitalize() for word in re.split("[^A-Za-z]+", name))
+    plain = re.sub("[^A-Za-z0-9]+", "_", name).strip("_")
+    if len(plain) > 16:  # the longest code value that the standard allows, and still one of its own
+        plain = f"{plain[:9]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return codes.cid7192.concepts.get(keyword) or Code(plain or "class", "99FIRSTREAD", name[:64])
 
 
 def write_seg(labels: HardLabels, source: DicomSource, folder: Path) -> list[Path]:
@@ -38,7 +58,7 @@ def write_seg(labels: HardLabels, source: DicomSource, folder: Path) -> list[Pat
 
     Without ``source.identify`` the patient's name, identifier and birth date are left empty.
 
-    Errors: OutputError where labels and source differ in size, a label has no code, or images have no patient position.
+    Errors: OutputError where labels and source differ in size, or images have no patient position.
     """
     _check(labels, source)
     from highdicom import UID
@@ -69,10 +89,6 @@ def _check(labels: HardLabels, source: DicomSource) -> None:
     if here != there:
         raise OutputError(f"labels of {here} rows, phases and slices", expected=f"{there}, as the DICOM images have",
                           remedy="write labels on the grid of the images")
-    unknown = [name for name in labels.names[1:] if name not in CODES]
-    if unknown:
-        raise OutputError(f"labels named {', '.join(unknown)}", expected=f"names with a code: {', '.join(CODES)}",
-                          remedy="write them as NIfTI")
     if labels.grid.frame != "patient":
         raise OutputError("labels of images without a place in the patient", expected="images with position and "
                           "orientation", remedy="write them as NIfTI")
@@ -83,21 +99,23 @@ def _segmentation(labels: HardLabels, row: int, phase: int, originals: list[Data
     import highdicom
 
     own = version("firstread")
+    heart = all(name in CODES for name in labels.names[1:])
     made_by = highdicom.AlgorithmIdentificationSequence(
         name="Firstread", family=Code("123110", "DCM", "Artificial Intelligence"), version=own)
     descriptions = [highdicom.seg.SegmentDescription(
         segment_number=number, segment_label=name, segmented_property_category=_ANATOMY,
-        segmented_property_type=CODES[name], algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        segmented_property_type=code_of(name), algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=made_by, tracking_uid=highdicom.UID(), tracking_id=f"{name} {instance}",
-        display_color=highdicom.color.CIELabColor.from_rgb(*_COLOURS[name]))
+        display_color=highdicom.color.CIELabColor.from_rgb(*_COLOURS.get(name, _OTHERS[(number - 1) % len(_OTHERS)])))
         for number, name in enumerate(labels.names) if number > 0]
     segmentation = highdicom.seg.Segmentation(
         source_images=originals, pixel_array=labels.data[row, phase, 0].cpu().numpy().astype(np.uint8),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY, segment_descriptions=descriptions,
         series_instance_uid=series, series_number=SERIES_NUMBER, sop_instance_uid=highdicom.UID(),
         instance_number=instance, manufacturer="Firstread", manufacturer_model_name="Firstread", software_versions=own,
-        device_serial_number="0", content_label="HEART", content_creator_name="Firstread^automatic",
-        content_description=f"{WARNING}. Heart phase {phase + 1} of {labels.data.shape[1]}")
+        device_serial_number="0", content_label="HEART" if heart else "SEGMENTATION",
+        content_creator_name="Firstread^automatic",
+        content_description=f"{WARNING}. {'Heart phase' if heart else 'Frame'} {phase + 1} of {labels.data.shape[1]}")
     segmentation.SeriesDescription = f"Firstread contours. {WARNING.upper()}"
     segmentation.ImageComments = f"{WARNING.upper()}: made by a program, not checked by a person."
     return segmentation
