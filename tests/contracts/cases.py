@@ -11,7 +11,18 @@ import torch
 from firstread.core.emission import Emission
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
-from firstread.core.records import Features, HardLabels, Image, KSpace, Phenotype, Phenotypes, Record, Rows, SoftLabels
+from firstread.core.records import (
+    Features,
+    Findings,
+    HardLabels,
+    Image,
+    KSpace,
+    Phenotype,
+    Phenotypes,
+    Record,
+    Rows,
+    SoftLabels,
+)
 from firstread.core.sinogram import FanBeam, ParallelBeam, Sinogram
 from firstread.core.stage import Stage
 
@@ -360,6 +371,66 @@ def consensus() -> Contract:
     return Contract(Consensus(), {"labels": soft_heart()})
 
 
+def bright_disc() -> Image:
+    """A real disc in two frames."""
+    return replace(blob(frames=2), data=blob(frames=2).data.abs())
+
+
+def clicks() -> Findings:
+    """One on the disc, one beside it."""
+    return Findings(Rows.subjects(1), torch.tensor([[[0.0, 0.0, 0.0], [-15.0, -15.0, 0.0]]], dtype=torch.float64),
+                    torch.ones(1, 2), ("disc", "background"))
+
+
+def otsu() -> Contract:
+    from firstread.analyze.classical import Otsu
+
+    return Contract(Otsu(), {"image": bright_disc()})
+
+
+def adaptive_threshold() -> Contract:
+    from firstread.analyze.classical import AdaptiveThreshold
+
+    return Contract(AdaptiveThreshold(window=11), {"image": bright_disc()})
+
+
+def edges() -> Contract:
+    from firstread.analyze.classical import Edges
+
+    return Contract(Edges(), {"image": bright_disc()})
+
+
+def tubeness() -> Contract:
+    from firstread.analyze.vessels import Tubeness
+
+    return Contract(Tubeness(method="lines", scales_px=(1.0,)), {"image": bright_disc()})
+
+
+def texture() -> Contract:
+    from firstread.analyze.texture import Texture
+
+    labels = replace(soft_heart(slices=1, size=24).harden(), names=NAMES)
+    return Contract(Texture(levels=8), {"image": bright_disc(), "labels": replace(labels, data=labels.data[:, :2])})
+
+
+def grow_region() -> Contract:
+    from firstread.analyze.seeded import GrowRegion
+
+    return Contract(GrowRegion(), {"image": bright_disc(), "points": clicks()})
+
+
+def random_walk() -> Contract:
+    from firstread.analyze.seeded import RandomWalk
+
+    return Contract(RandomWalk(), {"image": bright_disc(), "points": clicks()})
+
+
+def watershed() -> Contract:
+    from firstread.analyze.seeded import Watershed
+
+    return Contract(Watershed(), {"image": bright_disc(), "points": clicks()})
+
+
 def harden() -> Contract:
     from firstread.analyze.consensus import Harden
 
@@ -518,6 +589,14 @@ def denoise_pca() -> Contract:
     from firstread.restore.denoise import DenoisePCA
 
     return Contract(DenoisePCA(), {"image": blob(frames=4)})
+
+
+def correct_rician() -> Contract:
+    from firstread.restore.denoise import CorrectRician
+
+    magnitude = replace(blob(), data=blob().data.abs())
+    stage = CorrectRician(noise=0.1).using(reads={"image": "image", "denoised": "denoised"})
+    return Contract(stage, {"image": magnitude, "denoised": magnitude}, "denoised")
 
 
 def noise2self() -> Contract:
@@ -741,6 +820,14 @@ CASES: dict[str, Callable[[], Contract]] = {
     "MapClasses": map_classes,
     "Consensus": consensus,
     "Harden": harden,
+    "Otsu": otsu,
+    "AdaptiveThreshold": adaptive_threshold,
+    "Edges": edges,
+    "Tubeness": tubeness,
+    "Texture": texture,
+    "GrowRegion": grow_region,
+    "RandomWalk": random_walk,
+    "Watershed": watershed,
     "CardiacFunction": cardiac_function,
     "ConformalIntervals": conformal_intervals,
     "PlainIntervals": plain_intervals,
@@ -755,6 +842,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "DescribeImage": describe_image,
     "DenoiseTV": denoise_tv,
     "DenoisePCA": denoise_pca,
+    "CorrectRician": correct_rician,
     "Noise2Self": noise2self,
     "Denoise": denoise,
     "RemoveRinging": remove_ringing,
