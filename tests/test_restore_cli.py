@@ -28,7 +28,7 @@ def scan(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["denoise"], ["denoise", "--method", "pca"], ["denoise", "--noise", "0.05"],
-                                   ["gibbs"], ["bias"]], ids=" ".join)
+                                   ["denoise", "--rician"], ["gibbs"], ["bias"]], ids=" ".join)
 def test_files_come_out(scan, tmp_path, words):
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["restore", words[0], str(scan), "-o", str(out), *words[1:]])
@@ -51,6 +51,8 @@ def test_bad_input(scan, tmp_path):
         restore_image_to_folder(scan, out, "denoise", method="pca", noise=0.1)
     with pytest.raises(InputError, match="nothing at"):
         restore_image_to_folder(tmp_path / "none.nii", out, "gibbs")
+    with pytest.raises(InputError, match="learned it"):
+        restore_image_to_folder(scan, out, "denoise", method="network", rician=True)
     with pytest.raises(InputError, match="no weight"):
         restore_image_to_folder(scan, out, "denoise", method="network", weight="nobody")
     with pytest.raises(InputError, match="no 3D image"):

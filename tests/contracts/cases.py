@@ -599,6 +599,14 @@ def correct_rician() -> Contract:
     return Contract(stage, {"image": magnitude, "denoised": magnitude}, "denoised")
 
 
+def correct_rician() -> Contract:
+    from firstread.restore.denoise import CorrectRician
+
+    magnitude = replace(blob(), data=blob().data.abs())
+    stage = CorrectRician(noise=0.1).using(reads={"image": "image", "denoised": "denoised"})
+    return Contract(stage, {"image": magnitude, "denoised": magnitude}, "denoised")
+
+
 def noise2self() -> Contract:
     from firstread.restore.noise2self import Noise2Self
 
@@ -842,6 +850,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "DescribeImage": describe_image,
     "DenoiseTV": denoise_tv,
     "DenoisePCA": denoise_pca,
+    "CorrectRician": correct_rician,
     "CorrectRician": correct_rician,
     "Noise2Self": noise2self,
     "Denoise": denoise,

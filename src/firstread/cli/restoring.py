@@ -55,6 +55,8 @@ def restore_denoise(
                                         "noise2self: a network trained on this image; network: a trained one.")] = "tv",
     noise: Annotated[float | None, typer.Option(min=0, help="Standard deviation of the noise, for tv and network; "
                                                 "default: estimated.")] = None,
+    rician: Annotated[bool, typer.Option("--rician", help="Magnitude images: correct what noise adds where it is "
+                                         "dark.")] = False,
     weight: Annotated[str, typer.Option(help="Weight of the network, a name of `firstread zoo` or a "
                                           ".safetensors file; none is shipped yet.")] = "denoise",
     seed: Seed = 0,
@@ -63,8 +65,8 @@ def restore_denoise(
     """Less noise: image.nii.gz and a page with before and after out."""
     from firstread.jobs.restore_image import restore_image_to_folder
 
-    made = restore_image_to_folder(image, output, "denoise", method=method, noise=noise, weight=weight, seed=seed,
-                                   overwrite=overwrite, progress=say)
+    made = restore_image_to_folder(image, output, "denoise", method=method, noise=noise, rician=rician, weight=weight,
+                                   seed=seed, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 
 

@@ -22,7 +22,7 @@ from firstread.io.open import read as open_file
 from firstread.nets.denoise import ScaledDenoiser
 from firstread.report.restored import MARKER, RestoredReport, write
 from firstread.restore.bias import CorrectBias
-from firstread.restore.denoise import Denoise, DenoisePCA, DenoiseTV
+from firstread.restore.denoise import CorrectRician, Denoise, DenoisePCA, DenoiseTV
 from firstread.restore.gibbs import RemoveRinging
 from firstread.restore.noise2self import Noise2Self
 from firstread.zoo.store import load
@@ -51,9 +51,9 @@ def denoiser(method: str, *, noise: float | None = None, weight: str | Path = "d
     return DenoisePCA() if method == "pca" else Noise2Self()
 
 
-def restore_image(path: Path, stage: Stage, *, title: str, mask: Path | None = None, seed: int = 0,
+def restore_image(path: Path, *stages: Stage, title: str, mask: Path | None = None, seed: int = 0,
                   progress: Progress = lambda text: None) -> RestoredReport:
-    """One image through one stage.
+    """One image through a chain of stages, of which the last makes the result.
 
     mask: where the body is, on the grid of the image (for a bias field). Raises InputError for k-space or a mask that
     is no 3D image, and whatever reading a file and the stage may raise.
@@ -72,25 +72,33 @@ def restore_image(path: Path, stage: Stage, *, title: str, mask: Path | None = N
                                                  image.source, notes=image.notes)}
     if mask is not None:
         records["mask"] = _mask(mask)
-    progress(stage.name.replace("_", " "))
     with torch.no_grad():
-        case = Chain(stage)(Case(records, seed=seed))
-    before, after = cast(Image, case["image"]), cast(Image, case[stage.writes])
+        case = Chain(*stages)(Case(records, seed=seed), watch=lambda stage: progress(stage.name.replace("_", " ")))
+    before, after = cast(Image, case["image"]), cast(Image, case[stages[-1].writes])
     apart = (before.data - after.data).abs().square().mean() / before.data.abs().square().mean().clamp(min=1e-30)
     return RestoredReport(case, before, after, title, file_hash(path), float(apart.sqrt()), versions(),
                           time.perf_counter() - started, peak_memory_mb())
 
 
 def restore_image_to_folder(path: Path, folder: Path, verb: Literal["denoise", "gibbs", "bias"], *,
-                            method: str = "tv", noise: float | None = None, weight: str | Path = "denoise",
-                            mask: Path | None = None, seed: int = 0, overwrite: bool = False,
-                            progress: Progress = lambda text: None) -> RestoredReport:
-    """Write ``image.nii.gz``, ``restore.json`` and ``page.html``; whole or not at all."""
+                            method: str = "tv", noise: float | None = None, rician: bool = False,
+                            weight: str | Path = "denoise", mask: Path | None = None, seed: int = 0,
+                            overwrite: bool = False, progress: Progress = lambda text: None) -> RestoredReport:
+    """Write ``image.nii.gz``, ``restore.json`` and ``page.html``; whole or not at all.
+
+    rician: correct the bias that denoising leaves in magnitudes. Raises InputError for it with the network, which has
+    learned it.
+    """
     check_free(folder, marker=MARKER, overwrite=overwrite)
-    stage: Stage = RemoveRinging() if verb == "gibbs" else CorrectBias()
+    stages: list[Stage] = [RemoveRinging() if verb == "gibbs" else CorrectBias()]
     if verb == "denoise":
-        stage = denoiser(method, noise=noise, weight=weight)
-    report = restore_image(path, stage, title=TITLES[verb], mask=mask, seed=seed, progress=progress)
+        if rician and method == "network":
+            raise InputError("a correction of Rician bias for the network", expected="none: the network has learned it",
+                             remedy="leave --rician out")
+        stages = [denoiser(method, noise=noise, weight=weight)]
+        if rician:
+            stages.append(CorrectRician(noise=noise).using(reads={"image": "image", "denoised": "denoised"}))
+    report = restore_image(path, *stages, title=TITLES[verb], mask=mask, seed=seed, progress=progress)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         write(report, work)
     return report

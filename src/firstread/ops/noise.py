@@ -18,12 +18,16 @@ def noise_level(images: Num[Tensor, "rows y x"]) -> Float[Tensor, " rows"]:
     >>> noise_level(torch.zeros(1, 4, 4)).item()
     0.0
     """
-    if min(images.shape[-2:]) < 2:
-        raise SettingError(f"planes of {tuple(images.shape[-2:])} pixels", expected="2 or more along y and x",
-                           remedy="give whole images")
     parts = torch.view_as_real(images).movedim(-1, 1) if images.is_complex() else images[:, None]
-    d = (parts[..., :-1, :-1] - parts[..., :-1, 1:] - parts[..., 1:, :-1] + parts[..., 1:, 1:]) / 2
-    return d.abs().flatten(1).median(dim=1).values / 0.6745
+    return diagonal_differences(parts).abs().flatten(1).median(dim=1).values / 0.6745
+
+
+def diagonal_differences(planes: Float[Tensor, "*lead y x"]) -> Float[Tensor, "*lead y1 x1"]:
+    """``(x_00 - x_01 - x_10 + x_11) / 2``, whose noise is that of the pixels. SettingError as ``noise_level``."""
+    if min(planes.shape[-2:]) < 2:
+        raise SettingError(f"planes of {tuple(planes.shape[-2:])} pixels", expected="2 or more along y and x",
+                           remedy="give whole images")
+    return (planes[..., :-1, :-1] - planes[..., :-1, 1:] - planes[..., 1:, :-1] + planes[..., 1:, 1:]) / 2
 
 
 def noise_components(values: Float[Tensor, "patch m"], longer: int) -> tuple[Tensor, Tensor]:

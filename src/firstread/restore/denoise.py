@@ -13,10 +13,12 @@ from firstread.core.records import Image, Note
 from firstread.core.stage import Stage
 from firstread.nets.denoise import ScaledDenoiser
 from firstread.ops.noise import local_pca, noise_level
+from firstread.ops.rician import rician_noise_level, signal_of_mean
 from firstread.ops.variation import PLANE, minimize_total_variation
 
 RICIAN = Note("rician_bias", "Noise of magnitude images is not of mean zero: what is dark stays up to 1.25 times the "
-              "noise level too bright after denoising; denoise complex images where there are some.", "info")
+              "noise level too bright after denoising; denoise complex images where there are some, or correct it "
+              "(--rician).", "info")
 
 
 def check_finite(image: Image) -> None:
@@ -27,9 +29,13 @@ def check_finite(image: Image) -> None:
 
 
 def noted(image: Image) -> Image:
-    """The image, with the note on Rician bias where it looks like a magnitude (real, nowhere negative)."""
-    magnitude = not image.data.is_complex() and bool((image.data.detach() >= 0).all())
-    return image.noted(RICIAN) if magnitude else image
+    """The image, with the note on Rician bias where it looks like a magnitude."""
+    return image.noted(RICIAN) if is_magnitude(image) else image
+
+
+def is_magnitude(image: Image) -> bool:
+    """Whether an image is real and nowhere negative."""
+    return not image.data.is_complex() and bool((image.data.detach() >= 0).all())
 
 
 def levels(image: Image, stated: float | None) -> Float[Tensor, "batch time channel z"]:
@@ -93,6 +99,37 @@ class DenoisePCA(Stage):
         for b, c, z in torch.cartesian_prod(*(torch.arange(image.data.shape[d]) for d in (0, 2, 3))).reshape(-1, 3):
             made[b, :, c, z] = local_pca(image.data[b, :, c, z], window=self.window)[0]
         return replace(noted(image), data=made)
+
+
+class CorrectRician(Stage):
+    """Denoised magnitudes as signals: the A whose mean magnitude ``E|A + n|`` is the denoised value (ops.rician).
+
+    For what a method made of a magnitude image that estimates its mean (total variation, local PCA, Noise2Self), not
+    for a network that was trained to take the bias away.
+
+    noise: σ of each part before the magnitude was taken; None estimates it in every plane of ``image``.
+    Reads the Images ``image`` (as it came) and ``denoised``, writes the Image "corrected". Differentiable. Raises
+    SignalError for images that are no magnitudes. After Koay and Basser, J. Magn. Reson. 179:317 (2006).
+    """
+
+    result = "corrected"
+
+    def __init__(self, *, noise: float | int | None = None):
+        super().__init__()
+        _check_level(noise)
+        self.noise = noise
+
+    def forward(self, image: Image, denoised: Image) -> Image:
+        check_finite(image)
+        if not is_magnitude(image) or denoised.data.is_complex():
+            raise SignalError("an image that is complex or below zero somewhere", expected="magnitudes",
+                              remedy="leave the correction out: noise of complex images has no bias")
+        if self.noise is None:
+            level = rician_noise_level(image.data.detach().flatten(0, 3)).reshape(image.data.shape[:4])
+        else:
+            level = levels(image, self.noise)
+        made = signal_of_mean(denoised.data, level[..., None, None])
+        return replace(denoised, data=made, notes=tuple(n for n in denoised.notes if n.code != RICIAN.code))
 
 
 class Denoise(Stage):
