@@ -59,7 +59,7 @@ def small_plan(data, tmp_path, **training):
 
 
 def test_from_files_to_files(data, tmp_path):
-    plan = small_plan(data, tmp_path, steps=60)
+    plan = small_plan(data, tmp_path, steps=40)
     card = train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
     assert card["networks"] == ["fold_0.safetensors", "fold_1.safetensors"]
     assert card["validation"]["1"]["mean"] > 0.8

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from firstread.chains.trained import is_trained, open_trained
+from firstread.analyze.trained import SegmentByPlan
+from firstread.chains.models import open_segmenter
 from firstread.core.errors import FirstreadError, InputError
 from firstread.core.provenance import file_hash, versions
 from firstread.core.records import HardLabels, Image, SoftLabels
@@ -38,12 +39,8 @@ class PredictSettings:
 
 def open_model(model: Path) -> tuple[Stage, tuple[int, ...] | None]:
     """The stage of a model folder or file, ours or another's, and the values that its classes are stored as."""
-    if is_trained(model):
-        stage = open_trained(model)
-        return stage, tuple(c.value for c in stage.plan.classes)
-    from firstread.chains.models import open_segmenter
-
-    return open_segmenter(model), None
+    stage = open_segmenter(model)
+    return stage, tuple(c.value for c in stage.plan.classes) if isinstance(stage, SegmentByPlan) else None
 
 
 def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Path,

@@ -25,6 +25,7 @@ from firstread.core.provenance import versions, weights_hash
 from firstread.jobs.segment_data import DataSet, find_data
 from firstread.jobs.segment_prepare import data_hash, fingerprint_of, plan_hash, prepare_cases
 from firstread.jobs.segment_validate import split_patients, summary, validate
+from firstread.learn.anatomy import anatomy_loss, autoencoder_loss
 from firstread.learn.fingerprint import SCHEMA as FINGERPRINT
 from firstread.learn.fit import fit
 from firstread.learn.patches import Patches, PreparedCase
@@ -33,6 +34,7 @@ from firstread.learn.prefetch import Prefetched
 from firstread.learn.segmentation import loss_of
 from firstread.nets.build import build_network
 from firstread.nets.plan import Plan, read_plan, write_plan
+from firstread.nets.shape_codes import ShapeCodes
 from firstread.report.segment_training import write_page
 from firstread.zoo.store import load
 
@@ -187,12 +189,26 @@ def _trained(cases: list[PreparedCase], plan: Plan, weights: Path, checkpoint: P
         start_from(network, settings.start)
     t = plan.training
     batches = Patches(cases, plan, seed=seed)
+    anatomy = _anatomy(batches, plan, checkpoint, seed).to(settings.device) if plan.loss.anatomy else None
+    loss = loss_of(plan, anatomy=anatomy_loss(anatomy, len(plan.classes)) if anatomy is not None else None)
     made = fit(network.to(settings.device), Prefetched(batches, last=t.steps, workers=settings.workers)
-               if settings.workers else batches, loss_of(plan), steps=t.steps, checkpoint=checkpoint,
+               if settings.workers else batches, loss, steps=t.steps, checkpoint=checkpoint,
                learning_rate=t.learning_rate, warmup=t.warmup, averaging=t.averaging, clip=4.0,
                every=max(1, min(100, t.steps // 4)), seed=seed)
     save_network(made, weights)
     return made
+
+
+def _anatomy(batches: Patches, plan: Plan, checkpoint: Path, seed: int) -> ShapeCodes:
+    """The label autoencoder of the anatomical loss, trained on the labels of the same patches."""
+    classes = len(plan.classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        codes = ShapeCodes(classes=classes - 1, size=(8, 24, 24))
+    steps = max(10, plan.training.steps // 4)
+    fit(codes, batches, lambda net, batch: autoencoder_loss(net, batch[1], classes), steps=steps, warmup=10, seed=seed,
+        checkpoint=checkpoint.with_name(f"anatomy_{checkpoint.name}"), every=100)
+    return codes
 
 
 def start_from(network: nn.Module, name: str) -> list[str]:
@@ -222,6 +238,7 @@ def save_network(network: nn.Module, path: Path) -> None:
 
 def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[str, Any]], data: DataSet, folder: Path,
           seconds: float, settings: TrainSettings) -> dict[str, Any]:
+    """What the model is, what it was trained on, and how well it did."""
     few = [c for c in found["classes"] if c["value"] and c["patients"] < 2]
     warnings = [f"Class {c['name']} is in {c['patients']} patient{'s' * (c['patients'] != 1)} only: what was measured "
                 "of it says nothing about others." for c in few] if rows else [

@@ -86,7 +86,8 @@ def curve_plan(plan: Plan, *, steps: int) -> Plan:
     """The same for the network of the default weight, which knows percentiles and pixels of 1.5 mm."""
     network = NetworkPlan(kind="unet", widths=WIDTHS, deep_supervision=False)
     return replace(plan, network=network, normalization=(Normalization("percentiles"),), patch=CURVE_PATCH,
-                   spacing_mm=(None, CURVE_PIXEL_MM, CURVE_PIXEL_MM), training=replace(plan.training, steps=steps, learning_rate=1e-3))
+                   spacing_mm=(None, CURVE_PIXEL_MM, CURVE_PIXEL_MM),
+                   training=replace(plan.training, steps=steps, learning_rate=1e-3))
 
 
 def run(name: str, plan: Plan, cases: Sequence[PreparedCase], held: Sequence[Any], work: Path, *, seed: int,
