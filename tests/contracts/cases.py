@@ -190,6 +190,20 @@ def to_template() -> Contract:
     return Contract(ToTemplate(rounds=1, effort=effort), {"image": image}, batches=False)
 
 
+def learned_register() -> Contract:
+    from firstread.analyze.register_learned import LearnedRegister
+    from firstread.nets.velocity import VelocityNet
+
+    torch.manual_seed(0)
+    network = VelocityNet(widths=(4, 4)).eval()
+    torch.nn.init.normal_(network.unet.logits.weight, std=0.02)
+    grid = Grid.from_spacing((8, 8, 10), (2.0, 2.0, 2.0))
+    x, y, z = grid.points_mm().unbind(-1)
+    fixed, moving = (Image(Rows.subjects(1), torch.sigmoid(6 - ((x - shift)**2 + y**2 + z**2).sqrt())[:, None, None]
+                           .float(), grid) for shift in (0.0, 2.0))
+    return Contract(LearnedRegister(network=network), {"fixed": fixed, "moving": moving}, "moving")
+
+
 def spatial_tv() -> Contract:
     from firstread.reconstruct.iterative import SpatialTV
 
@@ -802,6 +816,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "TemporalTV": temporal_tv,
     "SpatialTV": spatial_tv,
     "Register": register,
+    "LearnedRegister": learned_register,
     "TrackMotion": track_motion,
     "ToTemplate": to_template,
     "Wavelet": wavelet,

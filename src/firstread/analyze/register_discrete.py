@@ -1,6 +1,7 @@
 """Large motion by exhaustive search: every displacement in a window for every block, coupled by smoothing.
 
-After Heinrich, Papież et al. (2014) and Siebert et al. (ConvexAdam, 2021): with the cost D(x, d) of moving block x by d,
+After Heinrich, Papież et al. (2014) and Siebert et al. (ConvexAdam, 2021), with the cost D(x, d) of moving block x
+by d:
 
     d(x) = argmin_d D(x, d) + w |d - u(x)|^2,    u = smooth(d),    w growing,
 

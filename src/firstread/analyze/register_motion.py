@@ -43,7 +43,7 @@ class TrackMotion(Stage):
 
     @torch.no_grad()
     def forward(self, image: Image) -> Motion:
-        batch, frames = image.data.shape[:2]
+        frames = image.data.shape[1]
         if frames < 2 or image.data.shape[2] != 1 or not 0 <= self.reference < frames:
             raise SettingError(f"{frames} frames of {image.data.shape[2]} channels, reference {self.reference}",
                                expected="two frames or more of one channel, and a reference among them",
@@ -64,7 +64,7 @@ class TrackMotion(Stage):
     def _row(self, series: Float[Tensor, "time z y x"], spacing_mm: tuple[float, float, float], in_plane: bool
              ) -> Float[Tensor, "time 3 z y x"]:
         """Displacements in voxels."""
-        frames, slices = series.shape[:2]
+        frames = len(series)
         stacks = series.transpose(0, 1).flatten(0, 1)[:, None] if in_plane else series  # [slice time, 1, y, x]
         parts = stacks.shape[0] // frames
         others = stacks.unflatten(0, (parts, frames))

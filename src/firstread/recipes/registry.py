@@ -13,6 +13,7 @@ MODULES = {"ct-primal-dual": "ct_primal_dual", "denoise": "denoise",
            "heart-d5-c10-s": "heart_d5_c10_s", "heart-prior": "heart_prior", "heart-recurrent": "heart_recurrent",
            "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook",
            "heart-superres": "heart_superres", "heart-superres-shape": "heart_superres_shape", "modl": "modl",
+           "register": "register_heads",
            "varnet": "varnet", "varnet-ssdu": "varnet_ssdu"}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from firstread.core.alignment import Alignment
 from firstread.core.case import Case
+from firstread.core.geometry import Grid
 from firstread.core.records import Image
 from firstread.io.nifti import write_image
 from firstread.io.transforms import parts, write_affine, write_composite, write_field
@@ -135,25 +136,45 @@ def page(report: RegisteredReport, document: Mapping[str, Any]) -> str:
 
 
 def panels(report: RegisteredReport) -> list[dict[str, Any]]:
-    """The middle plane across each axis (one for a single slice)."""
+    """The middle plane across each axis (one for a single slice), as a patient is shown: head up, left on the right."""
     fixed, before, after = (image.data[0, 0, 0].float().numpy() for image in (report.fixed, report.before,
                                                                               report.after))
     jacobian = report.jacobian[0].numpy()
-    greys = [to_grey(values, *window(values)) for values in (fixed, before, after)]
-    spacing = report.fixed.grid.spacing_mm[0].tolist()
+    turned, spacing = upright([*(to_grey(values, *window(values)) for values in (fixed, before, after)), jacobian],
+                              report.fixed.grid)
     found = []
-    for axis, name in ((0, "across z"), (1, "across y"), (2, "across x")):
-        if min(fixed.shape) == 1 and fixed.shape[axis] > 1:
+    for axis, name in enumerate(("axial", "coronal", "sagittal") if report.fixed.grid.frame == "patient"
+                                else ("across z", "across y", "across x")):
+        shape = turned[0].shape
+        if min(shape) == 1 and shape[axis] > 1:
             continue
-        place = fixed.shape[axis] // 2
-        still, start, end, growth = (np.take(v, place, axis=axis) for v in (*greys, jacobian))
+        still, start, end, growth = (np.take(v, shape[axis] // 2, axis=axis) for v in turned)
         aspect = tuple(s for k, s in enumerate(spacing) if k != axis)
-        found.append({"name": f"{name}, plane {place + 1}", "fixed": _picture(still, aspect),
+        found.append({"name": f"{name}, in the middle", "fixed": _picture(still, aspect),
                       "before": _picture(overlay(still, start), aspect), "after": _picture(overlay(still, end), aspect),
                       "checkerboard": _picture(checkerboard(still, end), aspect),
                       "growth": _picture(_growth(growth), aspect)
                       if report.alignment.forward.displacement_mm is not None else None})
     return found
+
+
+def upright(volumes: list[np.ndarray], grid: Grid) -> tuple[list[np.ndarray], list[float]]:
+    """Volumes of a patient with axes feet-ward, back-ward and left-ward, as pictures are shown, and their spacing.
+
+    >>> grid = Grid.from_spacing((2, 1, 1), (3.0, 1.0, 1.0))
+    >>> turned, spacing = upright([np.array([[[1]], [[2]]])], grid)
+    >>> turned[0].ravel().tolist(), spacing
+    ([2, 1], [3.0, 1.0, 1.0])
+    """
+    spacing = grid.spacing_mm[0].tolist()
+    if grid.frame != "patient":
+        return volumes, spacing
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    turns = io_orientation(grid.affine[0].numpy())
+    order = [int(np.flatnonzero(turns[:, 0] == world)[0]) for world in (2, 1, 0)]  # array axes x, y, z along S, P, L
+    turned = [apply_orientation(v.transpose(2, 1, 0), turns).transpose(2, 1, 0)[::-1] for v in volumes]
+    return turned, [spacing[2 - axis] for axis in order]
 
 
 def overlay(fixed: UInt8[np.ndarray, "y x"], moving: UInt8[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:

@@ -1,0 +1,74 @@
+"""The registration recipe and the stage that takes its weight, small."""
+
+import pytest
+import torch
+
+from firstread.analyze.register_deformable import Effort
+from firstread.analyze.register_learned import LearnedRegister
+from firstread.core.errors import GeometryError, SettingError
+from firstread.core.geometry import Grid
+from firstread.core.records import Image, Rows
+from firstread.nets.velocity import VelocityNet
+from firstread.recipes import evidence_registration, register_heads
+from firstread.zoo.store import load
+
+
+def test_examples_depend_on_their_number_alone():
+    one, again, other = register_heads.pairs(3), register_heads.pairs(3), register_heads.pairs(4)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True)) and not torch.equal(one[0], other[0])
+    assert one[0].shape == one[1].shape == (register_heads.BATCH, 32, 32, 32)
+
+
+def test_a_step_of_training_gives_a_weight_that_the_stage_takes(tmp_path):
+    weight = load(register_heads.train(tmp_path, steps=1))
+    network = VelocityNet.from_weight(weight.card["network"], weight.state)
+    grid = Grid.from_spacing((32, 32, 32), (3.25, 3.25, 3.25))
+    fixed, moving = (Image(Rows.subjects(1), part[:1, None, None], grid) for part in register_heads.pairs(0))
+    with torch.no_grad():
+        plain = LearnedRegister(network=network)(fixed, moving)
+        effort = Effort(shrink=(2,), iterations=(10,), discrete=False)
+        refined = LearnedRegister(network=network, refine=effort)(fixed, moving)
+    assert plain.spread_mm.shape == plain.forward.displacement_mm.shape and (plain.spread_mm > 0).all()
+    assert refined.after > plain.after
+    with pytest.raises(GeometryError, match="different grids"):
+        LearnedRegister(network=network)(fixed, Image(moving.rows, moving.data, grid.crop((1, 0, 0), (32, 32, 32))))
+    with pytest.raises(SettingError, match="data"):
+        register_heads.train(tmp_path, data=tmp_path)
+
+
+def test_training_goes_downhill():
+    torch.manual_seed(0)
+    network = VelocityNet(widths=(4, 8))
+    batch, optimizer = register_heads.pairs(0), torch.optim.Adam(network.parameters(), lr=3e-3)
+    values = []
+    for _ in range(8):
+        torch.manual_seed(1)
+        value = register_heads.loss(network, batch)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < values[0]
+
+
+def test_the_page_says_what_was_measured():
+    row = {"before": 6.0, "error": 0.5, "p95": 1.25, "inverse": 0.125, "folds": 0.0, "seconds": 4.0,
+           "dice before": 0.5, "dice": 0.875}
+    heart = {"seconds": 4.0, "folds": 0.0}
+    heart |= {f"{name}{when}": 0.75 for name in ("RV", "myocardium", "LV") for when in ("", " before")}
+    text = evidence_registration.page({"scan, rigid": [row, row]}, {"before": 0.6, "after": 0.9, "folds": 0.0,
+                                                                    "seconds": 1.0}, [heart, heart])
+    assert "0.50 (0.50 to 0.50)" in text and "0.875 (0.875 to 0.875)" in text and "0.750 (0.750 to 0.750)" in text
+    assert "semi-simulated" in text and "pixels are the unit" in text
+
+
+def test_the_known_map_is_no_flow_of_one_velocity_and_does_not_fold():
+    from firstread.ops.velocity import jacobian_determinant
+
+    field = evidence_registration.two_flows((24, 24, 24), 0)
+    assert jacobian_determinant(field).min() > 0 and 1 < field.norm(dim=1).mean() < 8
+
+
+def test_missing_data_is_one_sentence(tmp_path, capsys):
+    assert evidence_registration.main([str(tmp_path), "-o", str(tmp_path)]) == 2
+    assert "real data" in capsys.readouterr().err

@@ -1,0 +1,101 @@
+"""firstread register: files out that others read, and one sentence for bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+from firstread.acquire.head import head_phantom
+from firstread.cli import app
+from firstread.core.errors import GeometryError, InputError, SignalError
+from firstread.core.geometry import Grid, Transform
+from firstread.core.records import Image, Rows
+from firstread.io.nifti import read, write_image
+from firstread.io.open import read as open_file
+from firstread.io.transforms import read_all
+from firstread.jobs.register import RegisterSettings, register_to_folder
+from firstread.ops.rigid import exponential
+from firstread.ops.warp import compose, warp
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A head, the same head turned, and labels of both."""
+    folder = tmp_path_factory.mktemp("heads")
+    data, brain = head_phantom(seed=0, spacing_mm=5.0)
+    grid = Grid.from_spacing(tuple(data.shape), (5.0, 5.0, 5.0))
+    true = Transform(exponential(torch.tensor([[0.1, -0.1, 0.15, 5.0, -6.0, 4.0]], dtype=torch.float64)))
+    made = {}
+    for name, values, mode in (("head", data, "bilinear"), ("labels", brain.float(), "nearest")):
+        turned = warp(values[None, None], grid, true, grid, mode=mode)
+        for side, volume in (("moving", values[None, None]), ("fixed", turned)):
+            made[f"{side} {name}"] = folder / f"{side}_{name}.nii.gz"
+            write_image(made[f"{side} {name}"], Image(Rows.subjects(1), volume[:, None], grid))
+    return made
+
+
+def test_a_rigid_registration_writes_what_others_read(files, tmp_path):
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["register", str(files["fixed head"]), str(files["moving head"]), "-o", str(out),
+                                    "--type", "rigid", "--labels", str(files["moving labels"]), "--fixed-labels",
+                                    str(files["fixed labels"])])
+    assert done.exit_code == 0, done.output
+    document = json.loads((out / "transform.json").read_text())
+    assert document["schema"] == "firstread.register/1" and document["random_draws"] == "none"
+    assert document["dice"]["mean"]["after"] > 0.95 > document["dice"]["mean"]["before"]
+    assert {*document["files"]} | {"transform.json", "page.html"} == {p.name for p in out.iterdir()}
+    page = (out / "page.html").read_text()
+    assert page.count("<img") == 12 and "http" not in page.replace("http-equiv", "")
+    sitk = pytest.importorskip("SimpleITK")
+    fixed, moving = (sitk.ReadImage(str(files[f"{side} head"])) for side in ("fixed", "moving"))
+    there = sitk.Resample(moving, fixed, sitk.ReadTransform(str(out / "transform.tfm")), sitk.sitkLinear, 0.0)
+    ours = read(out / "warped.nii.gz").data[0, 0, 0].numpy()
+    assert np.abs(sitk.GetArrayFromImage(there) - ours)[2:-2, 2:-2, 2:-2].max() < 1e-4
+    inverse = sitk.ReadTransform(str(out / "inverse.tfm"))
+    point = sitk.ReadTransform(str(out / "transform.tfm")).TransformPoint((3.0, 4.0, 5.0))
+    assert inverse.TransformPoint(point) == pytest.approx((3.0, 4.0, 5.0), abs=1e-6)
+
+
+def test_a_deformation_of_pictures_is_read_back(tmp_path):
+    y, x = np.mgrid[:40, :44]
+    for name, radius in (("fixed", 13), ("moving", 10)):
+        disc = 200 / (1 + np.exp(np.hypot(y - 20, x - 22) - radius)) + 40 * (x > 22)
+        Pillow.fromarray(disc.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    words = ["register", str(tmp_path / "fixed.png"), str(tmp_path / "moving.png"), "-o", str(out), "--first", "none"]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, GeometryError) and not out.exists()
+    done = CliRunner().invoke(app, [*words, "--spacing", "1,1,1"])
+    assert done.exit_code == 0, done.output
+    document = json.loads((out / "transform.json").read_text())
+    assert document["jacobian"]["folded_voxels"] == 0 and document["metric"]["name"] == "lncc"
+    first, second = read_all(out / "transform.h5")
+    whole = compose(second, first)
+    warped, grid = read(out / "warped.nii.gz"), open_file(tmp_path / "fixed.png", spacing_mm=(1.0, 1.0, 1.0)).case[
+        "image"].grid  # a picture has no place in the world, so that its NIfTI keeps none
+    moving = torch.from_numpy(np.asarray(Pillow.open(tmp_path / "moving.png")).astype(np.float32))
+    seen = warp(moving[None, None, None], grid, whole, grid)
+    torch.testing.assert_close(seen[:, None], warped.data, rtol=0, atol=0.05)
+    fixed = np.asarray(Pillow.open(tmp_path / "fixed.png")).astype(np.float32)
+    assert np.abs(warped.data[0, 0, 0, 0].numpy() - fixed).mean() < 0.3 * np.abs(moving.numpy() - fixed).mean()
+
+
+def test_bad_input(files, tmp_path):
+    out = tmp_path / "out"
+    fixed, moving = files["fixed head"], files["moving head"]
+    flat = tmp_path / "flat.nii.gz"
+    write_image(flat, Image(Rows.subjects(1), torch.ones(1, 1, 1, 8, 8, 8), Grid.from_spacing((8, 8, 8), (5.0,) * 3)))
+    with pytest.raises(SignalError, match="one value"):
+        register_to_folder(fixed, flat, out)
+    with pytest.raises(InputError, match="nothing at"):
+        register_to_folder(fixed, tmp_path / "none.nii", out)
+    with pytest.raises(InputError, match="no labels"):
+        register_to_folder(fixed, moving, out, labels=moving)
+    with pytest.raises(InputError, match="alone"):
+        register_to_folder(fixed, moving, out, fixed_labels=files["fixed labels"])
+    with pytest.raises(GeometryError, match="labels of"):
+        register_to_folder(fixed, moving, out, RegisterSettings(kind="rigid"), labels=flat)
+    assert not out.exists()
