@@ -28,7 +28,8 @@ def scan(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["denoise"], ["denoise", "--method", "pca"], ["denoise", "--noise", "0.05"],
-                                   ["denoise", "--rician"], ["gibbs"], ["bias"]], ids=" ".join)
+                                   ["denoise", "--rician"], ["denoise", "--method", "network"], ["gibbs"],
+                                   ["bias"]], ids=" ".join)
 def test_files_come_out(scan, tmp_path, words):
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["restore", words[0], str(scan), "-o", str(out), *words[1:]])

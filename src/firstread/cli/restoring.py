@@ -58,7 +58,7 @@ def restore_denoise(
     rician: Annotated[bool, typer.Option("--rician", help="Magnitude images: correct what noise adds where it is "
                                          "dark.")] = False,
     weight: Annotated[str, typer.Option(help="Weight of the network, a name of `firstread zoo` or a "
-                                          ".safetensors file; none is shipped yet.")] = "denoise",
+                                          ".safetensors file.")] = "denoise",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

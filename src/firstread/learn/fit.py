@@ -63,7 +63,7 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
     first = _resume(checkpoint, settings, model, optimizer, average) if checkpoint.exists() else 0
     train_mode(model)
     with _progress() as progress, _interruptible() as interrupted:
-        bar = progress.add_task("training", total=steps, completed=first, loss=float("nan"))
+        bar = progress.add_task("training", total=steps, completed=first, loss="–")
         last = first if first and stop is not None and stop(first) else steps  # a run that had ended stays ended
         for step in range(first, last):
             for (factor, _), group in zip(groups, optimizer.param_groups, strict=True):
@@ -82,7 +82,7 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
             optimizer.step()
             _average(average, model, min(averaging, (step + 1) / (step + 10)))
             done = step + 1
-            progress.update(bar, completed=done, loss=value.item())
+            progress.update(bar, completed=done, loss=f"{value.item():.3f}")
             if report is not None:
                 report(done, value.item())
             ended = done == steps or (stop is not None and stop(done))
@@ -191,4 +191,4 @@ def _progress():
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                    TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
+                    TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn())

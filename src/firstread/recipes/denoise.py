@@ -27,7 +27,7 @@ from firstread.recipes.files import refuse_data, write_array, write_text, write_
 
 NAME = "denoise"
 SUMMARY = "denoising of images of any anatomy at any noise level, from simulation alone"
-SEED, STEPS, OBJECTS, SIZES = 0, 8000, 300, (64, 96, 128)
+SEED, STEPS, SCHEDULE, OBJECTS, SIZES = 0, 4500, 8000, 300, (64, 96, 128)
 BATCH, CROP, NOISE = 8, 48, (0.01, 0.35)
 Batch = tuple[Float[Tensor, "row 2 y x"], Float[Tensor, " row"], Float[Tensor, "row 2 y x"]]
 
@@ -109,19 +109,25 @@ def loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
 
 
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
-    """Train and write weight and card; interrupted, the same call continues. data: refused."""
+    """Train and write weight and card; interrupted, the same call continues. data: refused.
+
+    The default weight was ended after ``STEPS`` of a schedule of ``SCHEDULE`` steps; ``steps`` sets both.
+    """
     refuse_data(data, NAME)
     count = steps or STEPS
     folder = store_all(output / "objects", count=min(OBJECTS, max(2, count // 4)))
     torch.manual_seed(SEED)
     net = fit(network().to(device), NoisyCrops(folder, seed=SEED),
-              lambda model, batch: loss(model, tuple(part.to(device) for part in batch)), steps=count, seed=SEED,
+              lambda model, batch: loss(model, tuple(part.to(device) for part in batch)), steps=steps or SCHEDULE,
+              seed=SEED, stop=lambda done: done >= count,
               learning_rate=2e-3, checkpoint=output / "denoise.pt", weight_decay=1e-6, warmup=50, averaging=0.998,
               every=250)
     card = {"name": NAME, "summary": SUMMARY, "recipe": "denoise", "seed": SEED, "steps": count,
             "data": f"{len(list(folder.glob('*.npz')))} simulated objects of no anatomy in particular",
             "noise": f"white, {NOISE[0]} to {NOISE[1]} of the 99th percentile; complex, real, Rician magnitudes",
             "network": network().settings(), "licence": "Apache-2.0",
-            "limits": "white noise: not after zero filling, interpolation or parallel imaging with a strong g-factor"}
+            "limits": "White noise only: not after zero filling, interpolation or parallel imaging with a strong "
+                      "g-factor. Single planes: of a series MP-PCA, which uses all frames, is better. Trained for minutes, never "
+                      "on a real image; it may smooth faint detail."}
     write_text(output / f"{NAME}.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return write_weight(net, output / f"{NAME}.safetensors")
