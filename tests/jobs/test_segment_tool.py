@@ -123,6 +123,36 @@ def test_another_plan_does_not_go_on(data, tmp_path):
         train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
 
 
+def test_damaged_checkpoints_and_weights_are_said_to_be(data, tmp_path, monkeypatch):
+    from firstread.learn.patches import Patches
+
+    plan = small_plan(data, tmp_path, steps=4, folds=0)
+    real = Patches.__call__
+
+    def dies(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(self, step)
+
+    monkeypatch.setattr(Patches, "__call__", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
+    monkeypatch.undo()
+    checkpoint = tmp_path / "model" / "training" / "fold_all.pt"
+    good = checkpoint.read_bytes()
+    checkpoint.write_bytes(good[: len(good) // 2])
+    with pytest.raises(FormatError, match="does not fit"):
+        train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
+    checkpoint.write_bytes(good)
+    train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
+    weights = tmp_path / "model" / "fold_all.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    image = data / "images" / "p0_frame0.nii.gz"
+    with pytest.raises(FormatError, match="fold_all"):
+        predict_to_folder(tmp_path / "model", [[image]], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_data_is_one_clear_sentence(data, tmp_path):
     plan = small_plan(data, tmp_path, steps=1)
     label = data / "labels" / "p1_frame1.nii.gz"

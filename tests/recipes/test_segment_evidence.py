@@ -1,0 +1,56 @@
+"""Tables of the segmentation evidence, on made-up scores."""
+
+import pytest
+import torch
+
+from firstread.nets.plan import ClassPlan, NetworkPlan, Plan
+from firstread.recipes.evidence_segment import ARMS, NAMES, base_plan, curve_plan
+from firstread.recipes.heart_segment import network as heart_network
+from firstread.recipes.segment_tables import by_patient, difference, page
+
+
+def rows(offset: float) -> list[dict]:
+    made = []
+    for patient in range(6):
+        for phase in ("ED", "ES"):
+            score = 0.7 + 0.02 * patient + offset
+            made.append({"case": f"p{patient}_{phase}", "patient": f"p{patient}",
+                         "dice": dict.fromkeys(NAMES[1:], score) | ({"RV cavity": None} if patient == 5 else {})})
+    return made
+
+
+def test_a_patient_counts_once_and_what_is_absent_not_at_all():
+    assert by_patient(rows(0.0), "LV cavity")["p0"] == pytest.approx(0.7)
+    assert len(by_patient(rows(0.0), "RV cavity")) == 5 and len(by_patient(rows(0.0), None)) == 6
+    assert difference(rows(0.1), rows(0.0), None).startswith("0.100 [0.100, 0.100]")
+
+
+def test_the_page_states_its_budget_and_pairs():
+    plan = Plan(classes=(ClassPlan("background", 0), ClassPlan("a", 1)), mode="2.5d", spacing_mm=(None, 2.0, 2.0),
+                patch=(80, 80))
+    cost = {f"{arm}-0-x": {"parameters": 1_500_000, "all_s": 60.0} for arm in (*ARMS, "curve-1-random")}
+    found = {"plan": plan.as_dict(), "arms": {arm: rows(0.0) for arm in ARMS}, "curve_steps": 80, "draws": 2,
+             "curve": {"0 phantom": rows(0.0), "1 random": rows(-0.2), "1 phantom": rows(0.0)}, "patients": 6,
+             "cost": cost}
+    text = page(found, NAMES[1:])
+    assert "A small budget on purpose" in text and "1000 steps of 8 patches of 80×80" in text
+    assert "| 1 | 0.200 [0.200, 0.200]; t" in text and "MONAI `UNet`" in text
+
+
+def test_both_arms_are_of_about_one_size_and_the_curve_takes_the_default_weight():
+    pytest.importorskip("monai")
+    from firstread.jobs.segment_train import start_from
+    from firstread.nets.build import build_network
+
+    found = {"shape": {"median": [10.0, 216.0, 256.0]}, "spacing": {"median": [9.0, 1.5, 1.5]}, "millimetres": True,
+             "patients": 20, "modalities": ["MR"], "intensity": [{"minimum": 0.0}],
+             "classes": [{"name": n, "value": v} for v, n in enumerate(NAMES)]}
+    plan = base_plan(found, steps=3)
+    sizes = [sum(p.numel() for p in build_network(Plan(**{**vars(plan), "network": n})).parameters())
+             for n in ARMS.values()]
+    assert max(sizes) / min(sizes) < 1.2
+    curve = build_network(curve_plan(plan, steps=3))
+    assert start_from(curve, "heart-sax") == []
+    assert set(curve.state_dict()) == set(heart_network().state_dict())
+    assert isinstance(curve_plan(plan, steps=3).network, NetworkPlan)
+    assert curve(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 32, 32)
