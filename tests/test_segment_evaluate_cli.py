@@ -121,5 +121,8 @@ def test_names_that_do_not_fit_are_refused(folders):
         evaluate_to_folder(mine, truth, folders / "new", EvaluateSettings(labels=str(folders / "names.json")))
     with pytest.raises(InputError, match="a folder and a file"):
         evaluate_to_folder(mine, truth / "p2.nii.gz", folders / "new")
+    save(folders / "empty" / "p2.nii.gz", volume() * 0)
+    with pytest.raises(InputError, match="no labels in"):
+        evaluate_to_folder(folders / "empty" / "p2.nii.gz", folders / "empty" / "p2.nii.gz", folders / "new")
     with pytest.raises(OutputError, match="already holds a result"):
         evaluate_to_folder(mine, truth, folders / "out")

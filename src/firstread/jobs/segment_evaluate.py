@@ -78,21 +78,13 @@ def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, set
     known, strange, flat, worst = set(names or ()), {}, [], []
     for number, (case, (predicted, true)) in enumerate(pairs.items(), start=1):
         progress(f"{number} of {len(pairs)}  {case}")
-        truth, grid = read_labels(true, case, "truth")
-        found, here = read_labels(predicted, case, "prediction")
-        if found.shape[0] != truth.shape[0]:
-            raise GeometryError(f"{case}: a prediction of {found.shape[0]} frames", expected=f"{truth.shape[0]}, as "
-                                "the truth has", remedy="give labels for every frame")
-        if (apart := grid_difference(here, grid)) is not None:
-            raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
-                                remedy="resample the prediction onto that grid (nearest neighbour)")
+        truth, found, spacing = _open_pair(case, predicted, true)
         values = [set(torch.unique(t).tolist()) - {0} for t in (truth, found)]
         if names is not None and values[0] - known:
             raise InputError(f"{case}: the truth has label values {sorted(values[0] - known)}",
                              expected=f"those of --labels: {sorted(known)}", remedy="name all of them")
         known |= values[0]
         strange |= {value: case for value in sorted(values[1]) if value not in strange}
-        spacing = tuple(grid.spacing_mm[0].tolist()) if grid.has_mm else None
         if spacing is None:
             flat.append(case)
         for frame in range(len(truth)):
@@ -104,6 +96,9 @@ def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, set
         raise InputError(f"{strange[extra[0]]}: predicted label values {extra} that no truth has",
                          expected=f"some of {sorted(known)}", remedy="correct the predictions, or state all labels "
                          "with --labels")
+    if not known:
+        raise InputError(f"no labels in {truths.name}", expected="values above 0 somewhere", remedy="check the folder, "
+                         "or name the labels with --labels")
     nothing = torch.zeros(1, 1, 1, dtype=torch.uint8)
     rows = []
     for case, frame, scores in made:
@@ -114,6 +109,20 @@ def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, set
             rows.append(Row(case, patient_of(case), frame, value, (names or {}).get(value, f"label {value}"), found))
     notes = [f"{len(flat)} cases state no spacing: nothing in mm or mL is measured there."] if flat else []
     return rows, worst, notes
+
+
+def _open_pair(case: str, predicted: Path, true: Path) -> tuple[Tensor, Tensor, tuple[float, float, float] | None]:
+    """Truth and prediction ``[time, z, y, x]`` on one grid, and its spacing (None where it has none)."""
+    truth, grid = read_labels(true, case, "truth")
+    found, here = read_labels(predicted, case, "prediction")
+    if found.shape[0] != truth.shape[0]:
+        raise GeometryError(f"{case}: a prediction of {found.shape[0]} frames", expected=f"{truth.shape[0]}, as the "
+                            "truth has", remedy="give labels for every frame")
+    if (apart := grid_difference(here, grid)) is not None:
+        raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
+                            remedy="resample the prediction onto that grid (nearest neighbour)")
+    z, y, x = grid.spacing_mm[0].tolist()
+    return truth, found, (z, y, x) if grid.has_mm else None
 
 
 def _ranked(worst: list[Worst], case: str, frame: int, scores: Mapping[int, Mapping[str, float]], truth: Tensor,
