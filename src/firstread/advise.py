@@ -58,10 +58,12 @@ class Question:
     lines: int = 4
 
     def __post_init__(self):
-        if self.endpoint not in ENDPOINTS or self.draws < 2 or self.lines < 1:
-            raise InputError(f"endpoint {self.endpoint!r}, {self.draws} draws, {self.lines} lines",
-                             expected=f"one of {', '.join(ENDPOINTS)}, two draws or more, one line or more",
-                             remedy="correct them")
+        if self.endpoint not in ENDPOINTS:
+            raise InputError(f"the endpoint {self.endpoint!r}", expected=f"one of {', '.join(ENDPOINTS)}",
+                             remedy="correct --endpoint")
+        for name, value, least in (("draws", self.draws, 2), ("lines", self.lines, 1)):
+            if value < least:
+                raise InputError(f"{value} {name}", expected=f"{least} or more", remedy=f"correct --{name}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,17 +17,17 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's own.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the real data that the recipe mixes in.")] = None,
-    list_recipes: Annotated[bool, typer.Option("--list", help="Show the recipes, and which of them have a weight in the package.")] = False,
+    list_recipes: Annotated[bool, typer.Option("--list", help="Show the recipes, and which have a weight "
+                                      "here.")] = False,
 ) -> None:
     """Train a default weight again; interrupted, the same command continues."""
     from firstread.core.errors import InputError
     from firstread.learn.device import usable_device
     from firstread.recipes.registry import find, names
-    from firstread.zoo.store import card
     from firstread.zoo.store import names as weights
 
     if list_recipes:
-        shipped = {card(weight).get("recipe", weight) for weight in weights()} | set(weights())
+        shipped = weights()
         for name in names():
             typer.echo(f"{name:28} {find(name).SUMMARY}{'  [weight shipped]' if name in shipped else ''}")
         return

@@ -127,7 +127,7 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
             "noise": f"white, {NOISE[0]} to {NOISE[1]} of the 99th percentile; complex, real, Rician magnitudes",
             "network": network().settings(), "licence": "Apache-2.0",
             "limits": "White noise only: not after zero filling, interpolation or parallel imaging with a strong "
-                      "g-factor. Single planes: of a series MP-PCA, which uses all frames, is better. Trained for minutes, never "
-                      "on a real image; it may smooth faint detail."}
+                      "g-factor. Single planes: of a series MP-PCA, which uses all frames, is better. Trained for "
+                      "minutes, never on a real image; it may smooth faint detail."}
     write_text(output / f"{NAME}.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return write_weight(net, output / f"{NAME}.safetensors")
