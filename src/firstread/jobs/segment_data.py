@@ -85,7 +85,7 @@ def load_sample(sample: Sample, *, ignored: int | None = None) -> tuple[Image, I
     for path, part in zip(sample.images[1:], parts[1:], strict=True):
         _same_grid(sample.name, path.name, part.grid, parts[0].grid)
     first = parts[0]
-    data = torch.cat([part.data.abs().float() for part in parts], dim=2)
+    data = torch.cat([(p.data.abs() if p.data.is_complex() else p.data).float() for p in parts], dim=2)
     image = Image(first.rows, data, first.grid, first.times_s, first.cycle_s, first.source, notes=first.notes)
     mask = _image(sample.label, sample.name)
     _same_grid(sample.name, sample.label.name, mask.grid, image.grid)

@@ -94,7 +94,7 @@ def read_channels(parts: Sequence[Path], *, spacing_mm: tuple[float, float, floa
                              "channel", remedy="give the channels of one image")
         made.append(image)
     first = made[0]
-    data = torch.cat([image.data.abs().float() for image in made], dim=2)
+    data = torch.cat([(m.data.abs() if m.data.is_complex() else m.data).float() for m in made], dim=2)
     return Image(first.rows, data, first.grid, first.times_s, first.cycle_s, first.source, notes=first.notes)
 
 
