@@ -147,20 +147,28 @@ def _climb(measure: Gradient, moving: Tensor, velocity: Tensor, spacing: Sequenc
     elastic_z, elastic_y, elastic_x = (effort.elastic / r for r in relative)
     where = identity_index(torch.empty(1, 3, *shape))
     ahead = torch.zeros_like(velocity)
-    for _ in range(iterations):
+    best, score = velocity, torch.full((len(velocity),), -math.inf).to(velocity)
+    for number in range(iterations):
         warped = sample_at(moving[:, None], displacement(velocity, shape), where)[:, 0]
-        _, slope = measure(warped)
+        value, slope = measure(warped)
+        better = value > score
+        best, score = torch.where(_per_row(better), velocity, best), torch.where(better, value, score)
         force = _gradient(warped) * slope[:, None]
         if seen is not None:
             force = force * (seen > 0.99)[:, None]
         step = smooth(resize_adjoint(force, coarse), (fluid_z, fluid_y, fluid_x)) / unit.square()
         ahead = effort.momentum * ahead + (1 - effort.momentum) * step
         longest = (ahead * unit).norm(dim=1).flatten(1).amax(dim=1).clamp_min(torch.finfo(ahead.dtype).tiny)
-        velocity = velocity + ahead * (effort.step / longest)[:, None, None, None, None]
+        reach = effort.step * (1 - 0.8 * number / iterations)
+        velocity = velocity + ahead * _per_row(reach / longest)
         velocity = smooth(velocity, (elastic_z, elastic_y, elastic_x))
         if couple is not None:
             velocity = couple(velocity)
-    return velocity
+    return best
+
+
+def _per_row(values: Tensor) -> Tensor:
+    return values[:, None, None, None, None]
 
 
 def _gradient(image: Float[Tensor, "batch z y x"]) -> Float[Tensor, "batch 3 z y x"]:

@@ -67,17 +67,22 @@ class TrackMotion(Stage):
         frames = len(series)
         stacks = series.transpose(0, 1).flatten(0, 1)[:, None] if in_plane else series  # [slice time, 1, y, x]
         parts = stacks.shape[0] // frames
-        others = stacks.unflatten(0, (parts, frames))
-        fixed = others[:, self.reference:self.reference + 1].expand_as(others).flatten(0, 1)
+        by_frame = stacks.unflatten(0, (parts, frames))
+        rest = [frame for frame in range(frames) if frame != self.reference]
+        moving = by_frame[:, rest]
+        fixed = by_frame[:, self.reference:self.reference + 1].expand_as(moving)
         weights = time_smoothing(frames, self.smooth_frames, periodic=self.periodic).to(series)
+        weights = (weights - weights[self.reference])[rest][:, rest]  # the reference itself stays at rest
 
         def couple(velocity: Tensor) -> Tensor:
-            by_time = torch.einsum("ts,ps...->pt...", weights, velocity.unflatten(0, (parts, frames)))
-            return (by_time - by_time[:, self.reference:self.reference + 1]).flatten(0, 1)
+            return torch.einsum("ts,ps...->pt...", weights, velocity.unflatten(0, (parts, -1))).flatten(0, 1)
 
-        velocity = find_velocity(fixed, stacks, spacing_mm=spacing_mm, effort=self.effort, couple=couple)
+        velocity = find_velocity(fixed.flatten(0, 1), moving.flatten(0, 1), spacing_mm=spacing_mm, effort=self.effort,
+                                 couple=couple)
         size = (stacks.shape[1], stacks.shape[2], stacks.shape[3])
-        moved = displacement(velocity, size).unflatten(0, (parts, frames))
+        found = displacement(velocity, size).unflatten(0, (parts, -1))
+        moved = found.new_zeros(parts, frames, *found.shape[2:])
+        moved[:, rest] = found
         return moved[:, :, :, 0].movedim(0, 2) if in_plane else moved[0]
 
 

@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sources["MNI152"] = (template(given.template), None)
         maps: dict[str, list[Row]] = {}
         for name, (image, drawn) in sources.items():
-            for kind in ("rigid", "affine", "deformable"):
+            for kind in ("rigid", "affine", "deformable") if drawn is not None else ("deformable",):
                 maps[f"{name}, {kind}"] = [known_map(image, drawn, FIRST_SEED + k, kind=kind) for k in range(SEEDS)]
                 say(f"{name}, {kind}: {maps[f'{name}, {kind}'][0]}")
         pair = slices(given.folder / "brain")
