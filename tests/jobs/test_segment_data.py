@@ -10,8 +10,9 @@ from test_segment_tool import small_plan, write_case
 from firstread.core.errors import FormatError, InputError, SettingError, UnsupportedError
 from firstread.jobs.segment_data import Sample, find_data
 from firstread.jobs.segment_predict import predict_to_folder
-from firstread.jobs.segment_train import TrainSettings, start_from, train_segmenter
+from firstread.jobs.segment_train import TrainSettings, train_segmenter
 from firstread.jobs.segment_validate import patient_mean, split_patients
+from firstread.jobs.segment_weights import start_from
 from firstread.learn.planning import plan_for
 
 

@@ -6,14 +6,8 @@ import torch
 from firstread.core.errors import FormatError, SettingError
 from firstread.nets.attention import AttentionGate
 from firstread.nets.build import build_network
-from firstread.nets.plan import (
-    ClassPlan,
-    NetworkPlan,
-    Plan,
-    plan_difference,
-    read_plan,
-    write_plan,
-)
+from firstread.nets.plan import ClassPlan, NetworkPlan, Plan
+from firstread.nets.plan_file import plan_difference, read_plan, write_plan
 from firstread.nets.resunet import ResUNet
 
 CLASSES = (ClassPlan("background", 0), ClassPlan("a", 1), ClassPlan("b", 7))

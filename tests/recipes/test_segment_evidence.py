@@ -39,7 +39,7 @@ def test_the_page_states_its_budget_and_pairs():
 
 def test_both_arms_are_of_about_one_size_and_the_curve_takes_the_default_weight():
     pytest.importorskip("monai")
-    from firstread.jobs.segment_train import start_from
+    from firstread.jobs.segment_weights import start_from
     from firstread.nets.build import build_network
 
     found = {"shape": {"median": [10.0, 216.0, 256.0]}, "spacing": {"median": [9.0, 1.5, 1.5]}, "millimetres": True,

@@ -14,7 +14,8 @@ from torch import nn
 from firstread.analyze.trained import SegmentByPlan
 from firstread.core.errors import FormatError, InputError
 from firstread.nets.build import build_network
-from firstread.nets.plan import Plan, read_plan
+from firstread.nets.plan import Plan
+from firstread.nets.plan_file import read_plan
 from firstread.zoo.store import load
 
 CARD = "card.json"

@@ -34,7 +34,8 @@ def segment_train(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make patches ahead.")] = 0,
     seed: Annotated[int | None, typer.Option(help="What all random draws come from; default: the plan's.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in a folder that holds a model.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in a folder that holds a model; "
+                                          "its plan.json stays.")] = False,
 ) -> None:
     """Images and labels in, a validated model out; interrupted, the same command goes on."""
     from firstread.jobs.segment_train import TrainSettings, train_segmenter
@@ -80,7 +81,7 @@ def segment_plan(
     other: Annotated[Path, typer.Argument(metavar="B.json", help="Another.")],
 ) -> None:
     """What differs between two plans, a line each."""
-    from firstread.nets.plan import plan_difference, read_plan
+    from firstread.nets.plan_file import plan_difference, read_plan
 
     lines = plan_difference(read_plan(one), read_plan(other))
     typer.echo("\n".join(lines) if lines else "The plans are the same.")

@@ -32,6 +32,11 @@ def data_hash(data: DataSet) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
+def newest(data: DataSet) -> float:
+    """When the latest of the files was written: what tells that one was replaced while training was interrupted."""
+    return max(path.stat().st_mtime for s in data.samples for path in (*s.images, s.label))
+
+
 def fingerprint_of(data: DataSet, *, progress: Progress) -> dict[str, Any]:
     """Open every case once. Raises what opening raises, and InputError for cases of different numbers of channels."""
     facts: list[CaseFacts] = []

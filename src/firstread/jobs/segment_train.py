@@ -23,8 +23,9 @@ from firstread.chains.trained import CARD, PLAN, SCHEMA, is_trained, trained_net
 from firstread.core.errors import FormatError, InputError, OutputError
 from firstread.core.provenance import versions, weights_hash
 from firstread.jobs.segment_data import DataSet, find_data
-from firstread.jobs.segment_prepare import data_hash, fingerprint_of, plan_hash, prepare_cases
+from firstread.jobs.segment_prepare import data_hash, fingerprint_of, newest, plan_hash, prepare_cases
 from firstread.jobs.segment_validate import split_patients, summary, validate
+from firstread.jobs.segment_weights import save_network, start_from
 from firstread.learn.anatomy import anatomy_loss, autoencoder_loss
 from firstread.learn.fingerprint import SCHEMA as FINGERPRINT
 from firstread.learn.fit import fit
@@ -33,10 +34,10 @@ from firstread.learn.planning import plan_for
 from firstread.learn.prefetch import Prefetched
 from firstread.learn.segmentation import loss_of
 from firstread.nets.build import build_network
-from firstread.nets.plan import Plan, read_plan, write_plan
+from firstread.nets.plan import Plan
+from firstread.nets.plan_file import read_plan, write_plan
 from firstread.nets.shape_codes import ShapeCodes
 from firstread.report.segment_training import write_page
-from firstread.zoo.store import load
 
 Progress = Callable[[str], None]
 WORK = "training"
@@ -110,7 +111,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise OutputError(f"{folder} holds other files", expected="a new or empty folder, or a model's",
                           remedy="choose another with -o")
     if overwrite:
-        for path in (CARD, "cv.json", "page.html", PLAN, "fingerprint.json"):
+        for path in (CARD, "cv.json", "page.html"):  # the plan stays: it may have been edited
             (folder / path).unlink(missing_ok=True)
         for weights in folder.glob("fold_*.safetensors"):
             weights.unlink()
@@ -143,6 +144,9 @@ def _plan(found: dict[str, Any], data: DataSet, folder: Path, settings: TrainSet
     plan = read_plan(path) if path.is_file() else plan_for(found, ignored_value=data.ignored)
     stated = {k: v for k in ("steps", "folds", "seed") if (v := getattr(settings, k)) is not None}
     plan = replace(plan, training=replace(plan.training, **stated))
+    if settings.steps is not None:
+        warmup = min(plan.training.warmup, max(1, settings.steps // 5))
+        plan = replace(plan, training=replace(plan.training, warmup=warmup))
     unknown = [c["value"] for c in found["classes"] if c["value"] not in {p.value for p in plan.classes}
                and c["value"] != plan.ignored_value]
     if unknown:
@@ -164,7 +168,7 @@ def _check_patients(found: dict[str, Any], plan: Plan) -> None:
 
 def _check_state(work: Path, plan: Plan, data: DataSet, settings: TrainSettings) -> None:
     """What lies in the work folder must be of this plan and these files."""
-    state = {"plan": plan_hash(plan), "data": data_hash(data), "start": settings.start}
+    state = {"plan": plan_hash(plan), "data": data_hash(data), "files": newest(data), "start": settings.start}
     path = work / "state.json"
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -209,31 +213,6 @@ def _anatomy(batches: Patches, plan: Plan, checkpoint: Path, seed: int) -> Shape
     fit(codes, batches, lambda net, batch: autoencoder_loss(net, batch[1], classes), steps=steps, warmup=10, seed=seed,
         checkpoint=checkpoint.with_name(f"anatomy_{checkpoint.name}"), every=100)
     return codes
-
-
-def start_from(network: nn.Module, name: str) -> list[str]:
-    """Copy every parameter that has the same name and shape from a stored weight; the names of those that stay random.
-
-    Raises InputError where none fits.
-    """
-    state = load(name).state
-    own = network.state_dict()
-    members = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("member0.")} or state
-    fitting = {key: value for key, value in members.items() if key in own and own[key].shape == value.shape}
-    if not fitting:
-        raise InputError(f"weights {name!r}, of which nothing fits the plan's network", expected="weights of the same "
-                         "network", remedy="take the network of those weights into plan.json")
-    network.load_state_dict({**own, **fitting})
-    return [key for key in own if key not in fitting]
-
-
-def save_network(network: nn.Module, path: Path) -> None:
-    """Parameters in single precision, whole or not at all."""
-    from safetensors.torch import save_file
-
-    part = path.with_name(path.name + ".part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, part)
-    part.replace(path)
 
 
 def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[str, Any]], data: DataSet, folder: Path,

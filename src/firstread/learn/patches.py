@@ -48,10 +48,10 @@ def find_places(label: Integer[Tensor, "time z y x"], *, classes: int, most: int
 class Patches:
     """Step number to a batch of augmented patches: images, class indices, classes annotated."""
 
-    def __init__(self, cases: Sequence[PreparedCase], plan: Plan, *, seed: int = 0, augment: bool = True) -> None:
+    def __init__(self, cases: Sequence[PreparedCase], plan: Plan, *, seed: int = 0) -> None:
         if not cases:
             raise SettingError("no cases to train on", expected="one or more", remedy="use fewer folds, or more cases")
-        self.cases, self.plan, self.augment = list(cases), plan, augment
+        self.cases, self.plan = list(cases), plan
         self.key = Key(seed, "segment.patches")
 
     def __call__(self, step: int) -> Batch:
@@ -71,14 +71,9 @@ class Patches:
         else:
             image, label, middle, spacing = case.image[time], case.label[time], centre, case.spacing
         keep = _inside(middle, tuple(label.shape), plan.patch)
-        settings = plan.augmentation
-        if not self.augment:
-            from firstread.nets.plan import AugmentationPlan
-
-            settings = AugmentationPlan(spatial_chance=0.0)
-        made, target = sample_patch(image, label, draw_map(keep, plan.patch, spacing, settings, generator))
-        if self.augment:
-            made = change_brightness(made, settings, generator, together=2 * plan.neighbours + 1)
+        where = draw_map(keep, plan.patch, spacing, plan.augmentation, generator)
+        made, target = sample_patch(image, label, where)
+        made = change_brightness(made, plan.augmentation, generator, together=2 * plan.neighbours + 1)
         return made, target, case.annotated
 
     def _centre(self, case: PreparedCase, generator: Generator) -> list[int]:

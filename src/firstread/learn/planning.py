@@ -23,14 +23,12 @@ WIDTHS = (16, 32, 64, 128, 256)
 VOLUME_WIDTHS = (16, 32, 64, 128, 192)
 
 
-def plan_for(fingerprint: Mapping[str, Any], *, training: TrainingPlan | None = None,
-             ignored_value: int | None = None) -> Plan:
+def plan_for(fingerprint: Mapping[str, Any], *, ignored_value: int | None = None) -> Plan:
     """The plan of a data set."""
     shape, spacing = fingerprint["shape"]["median"], fingerprint["spacing"]["median"]
     millimetres = fingerprint["millimetres"]
     mode = mode_for(shape, spacing if millimetres else None)
-    ordered = _ordered(shape, spacing, millimetres, mode)
-    shape, spacing = ordered
+    shape, spacing = _ordered(shape, spacing, millimetres, mode)
     slices = mode != "3d"
     wanted = (None if slices else spacing[0], spacing[1], spacing[2]) if millimetres else (None, None, None)
     axes = slice(1, 3) if slices else slice(0, 3)
@@ -40,12 +38,12 @@ def plan_for(fingerprint: Mapping[str, Any], *, training: TrainingPlan | None = 
     found = AugmentationPlan(rotation_deg=(30.0, 0.0, 0.0) if slices or thin else (30.0, 15.0, 15.0))
     classes = tuple(ClassPlan(c["name"], c["value"]) for c in fingerprint["classes"] if c["value"] != ignored_value)
     folds = max(2, min(5, fingerprint["patients"]))
-    default = TrainingPlan(folds=folds, batch=8 if slices else 2)
     return Plan(classes=classes, mode=mode, spacing_mm=wanted, patch=patch,
                 normalization=tuple(normalization_for(m, i) for m, i in
                                     zip(fingerprint["modalities"], fingerprint["intensity"], strict=True)),
                 network=NetworkPlan(widths=widths, strides=strides, blocks=(0, *(1,) * len(strides))),
-                augmentation=found, training=training or default, ignored_value=ignored_value)
+                augmentation=found, training=TrainingPlan(folds=folds, batch=8 if slices else 2),
+                ignored_value=ignored_value)
 
 
 def mode_for(shape: Sequence[float], spacing_mm: Sequence[float] | None) -> Mode:

@@ -28,8 +28,8 @@ from firstread.core.records import HardLabels, Image, Rows
 from firstread.io.nifti import write_image, write_labels
 from firstread.jobs.segment_data import DataSet, find_data
 from firstread.jobs.segment_prepare import fingerprint_of, plan_hash, prepare_cases
-from firstread.jobs.segment_train import save_network, start_from
 from firstread.jobs.segment_validate import split_patients, validate
+from firstread.jobs.segment_weights import save_network, start_from
 from firstread.learn.fit import fit
 from firstread.learn.patches import Patches, PreparedCase
 from firstread.learn.planning import plan_for
