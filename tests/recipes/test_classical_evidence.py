@@ -8,6 +8,7 @@ import torch
 from PIL import Image as Pillow
 
 from firstread.core.errors import FormatError
+from firstread.recipes import classical_lesions
 from firstread.recipes import evidence_classical as recipe
 
 pytest.importorskip("skimage")
@@ -40,25 +41,26 @@ def test_auc_is_the_share_of_pairs_in_order():
 def test_nrrd_knows_where_it_lies(tmp_path):
     values = np.arange(24).reshape(2, 3, 4)
     write_nrrd(tmp_path / "a.nrrd", values, direction=-1.0)
-    found, grid = recipe.read_nrrd(tmp_path / "a.nrrd")
+    found, grid = classical_lesions.read_nrrd(tmp_path / "a.nrrd")
     assert (found == values).all() and grid.spacing_mm[0].tolist() == [4.0, 1.0, 0.5]
     assert grid.to_mm(torch.tensor([[[2.0, 1.0, 1.0]]]))[0, 0].tolist() == [-2.0, 1.0, 5.0]
     write_nrrd(tmp_path / "b.nrrd", values, kind="block")
     with pytest.raises(FormatError, match=r"b\.nrrd"):
-        recipe.read_nrrd(tmp_path / "b.nrrd")
+        classical_lesions.read_nrrd(tmp_path / "b.nrrd")
 
 
 def test_clicks_lie_deep_inside():
     truth = np.zeros((5, 30, 30), dtype=bool)
     truth[1:4, 5:25, 5:25] = True
-    places = recipe.clicks(truth, (10.0, 1.0, 1.0), 6)
+    places = classical_lesions.clicks(truth, (10.0, 1.0, 1.0), 6)
     assert len(places) == 6 and all(10 - 1 <= y <= 20 and 9 <= x <= 20 for _, y, x in places)
 
 
 def test_a_whole_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(recipe, "VESSELS", {"tophat": ((1.0, 2.0),), "lines": ((1.0,),)})
-    monkeypatch.setattr(recipe, "CLICKS", 2)
-    monkeypatch.setattr(recipe, "lesion_methods", lambda: {"region growing": [recipe.GrowRegion(width=3.0)]})
+    monkeypatch.setattr(classical_lesions, "CLICKS", 2)
+    monkeypatch.setattr(classical_lesions, "lesion_methods", lambda: {"region growing": {
+        "width 3": lambda reach: classical_lesions.GrowRegion(width=3.0, reach_mm=reach)}})
     eyes, lumps = tmp_path / "fundus_drive", tmp_path / "ct_mr_lesion"
     eyes.mkdir()
     lumps.mkdir()

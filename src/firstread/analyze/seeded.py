@@ -15,6 +15,7 @@ from firstread.analyze.classical import grey, labels_of, needed
 from firstread.core.errors import GeometryError, SettingError
 from firstread.core.records import Findings, HardLabels, Image
 from firstread.core.stage import Stage
+from firstread.ops.overlap import bounding_box
 
 BACKGROUND = "background"
 
@@ -85,16 +86,23 @@ class _Seeded(Stage, ABC):
         made = np.zeros(values.shape, dtype=np.uint8)
         for row, (frames, seeds) in enumerate(zip(values, clicks, strict=True)):
             spacing = image.grid.spacing_mm[row].cpu().numpy()
-            numbers = [names.index(name) for name in points.names]
-            near = within(frames.shape[1:], seeds[[n > 0 for n in numbers]], spacing, self.reach_mm)
+            numbers = np.array([names.index(name) for name in points.names])
+            near = within(frames.shape[1:], seeds[numbers > 0], spacing, self.reach_mm)
+            held = bounding_box(near)
+            if held is None:
+                continue
+            box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in held)
+            moved = seeds - np.array([side.start for side in box])
+            seen = ((moved >= 0) & (moved < near[box].shape)).all(axis=1)
             for frame, out in zip(frames, made[row], strict=True):
-                out[:] = self._segment(frame, seeds, numbers, near, spacing)
+                out[box] = self._segment(frame[box], moved[seen], numbers[seen], near[box], spacing)
         return labels_of(image, made, names)
 
     @abstractmethod
-    def _segment(self, volume: Float[np.ndarray, "z y x"], seeds: Int[np.ndarray, "n 3"], numbers: list[int],
-                 near: Bool[np.ndarray, "z y x"], spacing: Float[np.ndarray, " 3"]) -> Int[np.ndarray, "z y x"]:
-        """Class numbers of one frame."""
+    def _segment(self, volume: Float[np.ndarray, "z y x"], seeds: Int[np.ndarray, "n 3"],
+                 numbers: Int[np.ndarray, " n"], near: Bool[np.ndarray, "z y x"], spacing: Float[np.ndarray, " 3"]
+                 ) -> Int[np.ndarray, "z y x"]:
+        """Class numbers of one frame, within the box of what is near a click."""
 
 
 class GrowRegion(_Seeded):
@@ -137,16 +145,10 @@ class RandomWalk(_Seeded):
 
     def _segment(self, volume, seeds, numbers, near, spacing):
         walk = needed("skimage.segmentation").random_walker
-        seen = np.argwhere(near)
-        if not len(seen):
-            return np.zeros(volume.shape, dtype=np.uint8)
-        box = tuple(slice(max(0, low - 1), high + 2) for low, high in zip(seen.min(0), seen.max(0), strict=True))
         markers = np.where(near, 0, 1)
         for seed, number in zip(seeds, numbers, strict=True):
             markers[within(volume.shape, seed[None], spacing, self.seed_mm)] = number + 1
-        made = np.zeros(volume.shape, dtype=np.uint8)
-        made[box] = _walked(walk, volume[box], markers[box], self.beta, spacing) - 1
-        return made
+        return _walked(walk, volume, markers, self.beta, spacing) - 1
 
 
 class Watershed(_Seeded):

@@ -7,11 +7,9 @@ is learned; the few settings are chosen on other images than those they are test
 from __future__ import annotations
 
 import argparse
-import gzip
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +18,13 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from firstread.analyze.seeded import GrowRegion, RandomWalk, Watershed
 from firstread.analyze.vessels import Tubeness, filled_outside
-from firstread.core.errors import FirstreadError, FormatError, InputError
+from firstread.core.errors import FirstreadError, InputError
 from firstread.core.geometry import Grid
-from firstread.core.records import Findings, Image, Rows
-from firstread.core.stage import Stage
+from firstread.core.records import Image, Rows
 from firstread.ops.regions import dice
 from firstread.ops.skeleton import centreline_dice
-from firstread.ops.surface import hausdorff95_mm
+from firstread.recipes.classical_lesions import CIRCLE, CLICKS, SEED, LesionTable, lesions, read_lesion
 from firstread.recipes.files import write_text
 from firstread.trust.segmentation import summarize
 
@@ -36,13 +32,9 @@ VESSELS: dict[str, tuple[tuple[float, ...], ...]] = {
     "frangi": ((2.0,), (1.5, 2.5)), "tophat": ((1.0, 2.5), (1.0, 3.0)), "lines": ((2.5,), (3.0,))}
 SHARES = tuple(np.round(np.arange(0.09, 0.155, 0.01), 3).tolist())
 SMALLEST = (0, 30, 80)
-CLICKS, SEED = 5, 0
 PUBLISHED = (
     "Dice of the second observer 0.788 (documentation of bob.ip.binseg)",
     "of trained networks 0.817 (R2U-Net) and 0.820 (LadderNet), as their papers state")
-LesionTable = dict[str, dict[str, tuple[list[float], list[float], str]]]
-"""By method and case: Dice and HD95 (mm) of each click, and the settings."""
-
 
 @dataclass(frozen=True)
 class Fundus:
@@ -71,16 +63,32 @@ def read_fundus(folder: Path, name: str) -> Fundus:
     return found
 
 
+def without_small(mask: Bool[Tensor, "y x"], smallest: int) -> Bool[Tensor, "y x"]:
+    """The mask without pieces of fewer than ``smallest`` pixels (that touch by a corner at least)."""
+    pieces, _ = ndimage.label(mask.numpy(), np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return torch.from_numpy(sizes[pieces] >= max(smallest, 1))
+
+
 def vessel_mask(tubeness: Float[Tensor, "y x"], inside: Bool[Tensor, "y x"], share: float, smallest: int
                 ) -> Bool[Tensor, "y x"]:
     """The ``share`` of the field of view with the highest values, pieces of fewer than ``smallest`` pixels left out."""
-    made = (tubeness > torch.quantile(tubeness[inside], 1 - share)) & inside
-    if not smallest:
-        return made
-    pieces, _ = ndimage.label(made.numpy(), np.ones((3, 3)))
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return torch.from_numpy(sizes[pieces] >= smallest)
+    return without_small((tubeness > torch.quantile(tubeness[inside], 1 - share)) & inside, smallest)
+
+
+def dice_by_setting(fundus: Fundus, method: str) -> dict[tuple[tuple[float, ...], float, int], float]:
+    """Dice under every choice of scales, share and smallest piece."""
+    found = {}
+    for scales in VESSELS[method]:
+        values = fundus.tubeness[method, scales]
+        limits = torch.quantile(values[fundus.inside], 1 - torch.tensor(SHARES, dtype=values.dtype))
+        for share, limit in zip(SHARES, limits, strict=True):
+            mask = (values > limit) & fundus.inside
+            for smallest in SMALLEST:
+                kept = without_small(mask, smallest) if smallest else mask
+                found[scales, share, smallest] = float(dice(kept[None], fundus.truth[None]))
+    return found
 
 
 def auc(values: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
@@ -103,13 +111,12 @@ def vessels(images: Sequence[Fundus]) -> dict[str, dict[str, list[float]]]:
     middle = len(images) // 2
     halves = (images[:middle], images[middle:])
     table: dict[str, dict[str, list[float]]] = {}
-    for method, choices in VESSELS.items():
+    for method in VESSELS:
+        tried = {fundus.name: dice_by_setting(fundus, method) for fundus in images}
         rows: dict[str, list[float]] = {"Dice": [], "clDice": [], "AUC": []}
         for tuning, testing in (halves[::-1], halves):
-            options = product(choices, SHARES, SMALLEST)
-            scales, share, smallest = max(options, key=lambda o: np.mean([
-                float(dice(vessel_mask(f.tubeness[method, o[0]], f.inside, o[1], o[2])[None], f.truth[None]))
-                for f in tuning]))
+            options = list(tried[tuning[0].name])
+            scales, share, smallest = max(options, key=lambda o: np.mean([tried[f.name][o] for f in tuning]))
             for fundus in testing:
                 values = fundus.tubeness[method, scales]
                 made = vessel_mask(values, fundus.inside, share, smallest)
@@ -118,84 +125,6 @@ def vessels(images: Sequence[Fundus]) -> dict[str, dict[str, list[float]]]:
                 rows["AUC"].append(auc(values[fundus.inside], fundus.truth[fundus.inside]))
         table[method] = rows
     return table
-
-
-def read_nrrd(path: Path) -> tuple[np.ndarray, Grid]:
-    """A volume ``[z, y, x]`` of a gzipped or raw NRRD file in LPS millimetres.
-
-    Raises FormatError for another kind of file.
-    """
-    head, _, body = path.read_bytes().partition(b"\n\n")
-    lines = [line for line in head.decode("ascii", "replace").splitlines() if ": " in line and line[0] != "#"]
-    fields = {key: value for key, _, value in (line.partition(": ") for line in lines)}
-    kinds = {"int16": "i2", "short": "i2", "int": "i4", "uchar": "u1", "uint8": "u1", "float": "f4", "int32": "i4"}
-    placed = fields.get("space") == "left-posterior-superior"
-    if not head.startswith(b"NRRD") or fields.get("type") not in kinds or not placed:
-        raise FormatError(f"{path.name}, a file of another kind", expected="NRRD in left-posterior-superior",
-                          remedy="convert it")
-    sizes = [int(n) for n in fields["sizes"].split()]
-    raw = gzip.decompress(body) if fields["encoding"] in ("gzip", "gz") else body
-    order = ">" if fields.get("endian") == "big" else "<"
-    values = np.frombuffer(raw, order + kinds[fields["type"]]).reshape(sizes[::-1])
-    vectors = [[float(n) for n in part.strip("()").split(",")]
-               for part in (*fields["space directions"].split(), fields["space origin"])]
-    affine = torch.eye(4, dtype=torch.float64)
-    affine[:3] = torch.tensor(vectors, dtype=torch.float64).T
-    return values.astype(values.dtype.newbyteorder("=")), Grid(affine[None], tuple(values.shape))
-
-
-def read_lesion(folder: Path, stem: str) -> tuple[Image, Bool[Tensor, "z y x"]]:
-    """Image and mask of a case. Raises FormatError where they differ in size."""
-    values, grid = read_nrrd(folder / f"{stem}_image.nrrd")
-    mask, _ = read_nrrd(folder / f"{stem}_label.nrrd")
-    if mask.shape != values.shape:
-        raise FormatError(f"{stem}: a mask of {mask.shape} voxels", expected=f"{values.shape}, as the image",
-                          remedy="take files that belong together")
-    data = torch.from_numpy(values.astype(np.float32))[None, None, None]
-    return Image(Rows.subjects(1), data, grid), torch.from_numpy(mask > 0)
-
-
-def clicks(truth: Bool[np.ndarray, "z y x"], spacing_mm: Sequence[float], count: int) -> list[tuple[int, ...]]:
-    """Where somebody might click: voxels at least half as deep in the lesion as its deepest, drawn at random."""
-    depth = ndimage.distance_transform_edt(truth, sampling=spacing_mm)
-    places = np.argwhere(depth >= 0.5 * depth.max())
-    return [tuple(p) for p in np.random.default_rng(SEED).permutation(places)[:count].tolist()]
-
-
-def lesion_methods() -> dict[str, list[Stage]]:
-    """The settings that are tried, by method."""
-    reaches = (12.0, 20.0, 30.0)
-    return {"region growing": [GrowRegion(width=w, reach_mm=r) for w in (2.0, 2.5, 3.0) for r in reaches],
-            "random walker": [RandomWalk(beta=b, reach_mm=r) for b in (130.0, 1000.0) for r in reaches],
-            "watershed": [Watershed(sigma_px=s, reach_mm=r) for s in (1.0, 2.0) for r in reaches]}
-
-
-def lesions(cases: Mapping[str, tuple[Image, Tensor]]) -> LesionTable:
-    """Dice and HD95 of each case's clicks by method, with the settings that were best on the other case.
-
-    cases: image and mask [z, y, x] by name.
-    """
-    points = {name: clicks(truth.numpy(), image.grid.spacing_mm[0].tolist(), CLICKS)
-              for name, (image, truth) in cases.items()}
-    found: LesionTable = {}
-    for method, stages in lesion_methods().items():
-        masks = {name: [[_from_click(stage, image, place) for place in points[name]] for stage in stages]
-                 for name, (image, _) in cases.items()}
-        scores = {name: [[float(dice(mask, cases[name][1])) for mask in row] for row in rows]
-                  for name, rows in masks.items()}
-        for name, (image, truth) in cases.items():
-            others = [scores[other] for other in cases if other != name]
-            best = int(np.argmax([np.mean([other[k] for other in others]) for k in range(len(stages))]))
-            spacing = tuple(image.grid.spacing_mm[0].tolist())
-            far = [hausdorff95_mm(mask, truth, spacing) for mask in masks[name][best]]
-            found.setdefault(method, {})[name] = (scores[name][best], far, stages[best].settings())
-    return found
-
-
-def _from_click(stage: Stage, image: Image, place: Sequence[int]) -> Bool[Tensor, "z y x"]:
-    index = torch.tensor([[place[::-1]]], dtype=torch.float64)
-    made = stage(image, Findings(Rows.subjects(1), image.grid.to_mm(index), torch.ones(1, 1), ("lesion",)))
-    return made.data[0, 0, 0] > 0
 
 
 def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str],
@@ -216,8 +145,11 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
     lines += ["", "Published, of DRIVE's 20 test images, for orientation only: " + "; ".join(PUBLISHED) + ".", "",
               "## Lesions from a click", "",
               f"Two cases (a lung nodule in CT, a brain tumour in contrast MR). {CLICKS} clicks each, drawn from the "
-              f"half of the lesion farthest from its border (seed {SEED}); settings are those that did best on the "
-              "other case. Mean over clicks, smallest and largest in brackets; two cases allow no interval.", "",
+              f"half of the lesion farthest from its border (seed {SEED}), and with each a circle (a ball) about it "
+              f"that holds the lesion, {CIRCLE:g} times as wide as need be. The user is supposed to draw it; here it "
+              "is known from the truth, and what it is worth by itself is the last method. Settings are those that did "
+              "best on the other case. Mean over clicks, smallest and largest in brackets; two cases allow no interval.",
+              "",
               "| method | case | Dice | HD95, mm | settings |", "|---|---|---|---|---|"]
     for method, cases in found.items():
         for name, (overlap, far, settings) in cases.items():
