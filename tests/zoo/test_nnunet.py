@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import VariableDensity
@@ -203,3 +204,24 @@ def test_an_empty_image_is_background_and_no_error(folder):
     with torch.no_grad():
         labels = open_segmenter(folder)(shown.map(lambda t: torch.zeros_like(t) if t is shown.data else t))
     assert torch.isfinite(labels.data).all()
+
+
+def test_the_verb_segments_with_it_or_leaves_nothing(folder, tmp_path):
+    """One image and folds that are there; a cut checkpoint or another number of channels ends with one sentence."""
+    from firstread.cli import app
+    from firstread.io.nifti import read, write_image
+
+    write_image(tmp_path / "scan.nii.gz", image("2d"))
+    call = ["segment", "predict", str(folder), str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    with torch.no_grad():
+        ours = open_segmenter(folder)(read(tmp_path / "scan.nii.gz")).harden()
+    torch.testing.assert_close(read(tmp_path / "out" / "scan.nii.gz").data.to(torch.uint8), ours.data)
+    shutil.rmtree(tmp_path / "out")
+    two = CliRunner().invoke(app, [*call[:3], ",".join([call[3]] * 2), *call[4:]])
+    cut(folder / "fold_0" / "checkpoint_final.pth")
+    broken = CliRunner().invoke(app, call)
+    for failed, text in ((two, "2 channels"), (broken, "cut-off")):
+        assert isinstance(failed.exception, FirstreadError) and text in str(failed.exception)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, "scan.nii.gz"]

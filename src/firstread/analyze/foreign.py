@@ -98,9 +98,8 @@ class ForeignSegment(Stage):
         seen = self._scaled(volume, body) if plan.scale_first else volume
         seen = resampled(seen, shape, plan.image, spacing=spacing, new=new)
         seen = seen if plan.scale_first else self._scaled(seen, body_mask(seen))
-        said = [self._say(network, seen) for network in self.networks]
-        said = said if self.members else [torch.stack(said).mean(dim=0)]
-        back = torch.stack([resampled(one, volume.shape[1:], plan.logits, spacing=new, new=spacing) for one in said])
+        back = torch.stack([resampled(one, volume.shape[1:], plan.logits, spacing=new, new=spacing)
+                            for one in self._say_all(seen)])
 
         def place(part: Tensor, outside: Tensor) -> Tensor:
             full = outside.reshape(-1, 1, 1, 1).expand(-1, *whole).clone()
@@ -108,6 +107,15 @@ class ForeignSegment(Stage):
             return undo(full.permute(0, *(1 + plan.order.index(a) for a in range(3))))
 
         return back, place
+
+    def _say_all(self, seen: Tensor) -> list[Tensor]:
+        """The logits of each network, or their mean, without holding them all."""
+        if self.members:
+            return [self._say(network, seen) for network in self.networks]
+        total = self._say(self.networks[0], seen)
+        for network in self.networks[1:]:
+            total = total + self._say(network, seen)
+        return [total / len(self.networks)]
 
     def _say(self, network: nn.Module, seen: Tensor) -> Float[Tensor, "head d0 d1 d2"]:
         plan = self.preparation
