@@ -188,6 +188,11 @@ def test_a_fold_that_is_not_there_is_named(folder):
         open_segmenter(folder, folds=[0, 3])
 
 
+def test_the_folder_above_names_what_is_in_it(folder):
+    with pytest.raises(InputError, match=f"give one of the folders in it: {folder.name}"):
+        open_segmenter(folder.parent)
+
+
 def test_images_that_do_not_fit_are_refused(folder):
     stage, shown = open_segmenter(folder), image("2d")
     colours = Image(shown.rows, shown.data.expand(-1, -1, 3, -1, -1, -1), shown.grid)

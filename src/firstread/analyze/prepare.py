@@ -69,7 +69,7 @@ def scaled(channel: Float[Tensor, "d0 d1 d2"], body: Bool[Tensor, "d0 d1 d2"],
     if intensity.where == "all" or not counted.any():
         counted = torch.ones_like(body)
     inside = value[counted]
-    spread = inside.std(correction=0).clamp(min=EPS)
+    spread = inside.var(correction=0).clamp(min=EPS**2).sqrt()
     return torch.where(counted, (value - inside.mean()) / spread, value)
 
 

@@ -24,11 +24,10 @@ def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None
                    stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan:
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
-    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, or a folder of
-    ``firstread segment train``. folds: which of an nnU-Net's, all
-    by default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped
-    copies are averaged, where the model was trained on such; overlap of windows: the model's own by default; stated:
-    what ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
+    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, or a folder of ``firstread segment
+    train``. folds: which of an nnU-Net's, all by default; members: one row of labels for each fold, as draws, in place
+    of their mean; mirror: whether flipped copies are averaged, where the model was trained on such; overlap of windows:
+    the model's own by default; stated: what ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
 
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
@@ -52,7 +51,10 @@ def read_model(path: Path, *, folds: Sequence[int | str] | None = None,
         return read_nnunet(path, folds)
     if is_bundle(path):
         return read_bundle(path)
-    found = [file for file in sorted(path.iterdir()) if file.suffix in NETWORKS] if path.is_dir() else []
+    content = sorted(path.iterdir()) if path.is_dir() else []
+    found = [file for file in content if file.suffix in NETWORKS]
     if len(found) == 1:
         return read_network(found[0], stated)
-    raise InputError(f"{path.name}, which is no model that is known", expected=KNOWN, remedy="check the path")
+    inside = [folder.name for folder in content if is_nnunet(folder) or is_bundle(folder)]
+    raise InputError(f"{path.name}, which is no model that is known", expected=KNOWN,
+                     remedy=f"give one of the folders in it: {', '.join(inside)}" if inside else "check the path")
