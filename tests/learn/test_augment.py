@@ -17,6 +17,7 @@ from firstread.learn.augment import (
 )
 from firstread.learn.losses import UNKNOWN
 from firstread.nets.plan import AugmentationPlan
+from firstread.ops.resample import sample_unit
 
 STILL = AugmentationPlan(spatial_chance=0.0)
 
@@ -83,6 +84,19 @@ def test_beyond_the_image_labels_are_unknown():
     where = draw_map((0.0, 0.0), (4, 4), (1.0, 1.0), STILL, torch.Generator())
     _, target = sample_patch(torch.ones(1, 8, 8), torch.ones(8, 8, dtype=torch.uint8), where)
     assert target[0, 0] == UNKNOWN and target[-1, -1] == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_the_part_that_is_needed_is_read_and_nothing_changes(seed):
+    """The block around a patch gives what the whole image gives, beyond its border too."""
+    generator = torch.Generator().manual_seed(seed)
+    image, label = torch.randn(1, 30, 34, generator=generator), torch.ones(30, 34, dtype=torch.uint8)
+    where = draw_map((3.0 + 8 * seed, 20.0), (8, 8), (1.0, 1.0), AugmentationPlan(spatial_chance=1.0), generator)
+    unit = where.unit((30, 34))
+    made, target = sample_patch(image, label, where)
+    torch.testing.assert_close(made, sample_unit(image[None], unit, outside="border")[0], rtol=1e-3, atol=1e-3)
+    inside = sample_unit(torch.ones(1, 1, 30, 34), unit, mode="nearest")[0, 0] > 0
+    assert float(((target == 1) != inside).float().mean()) < 0.02
 
 
 def test_the_same_generator_gives_the_same_patch():

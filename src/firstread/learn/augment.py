@@ -62,6 +62,14 @@ class SpatialMap:
         sizes = torch.tensor(space[::-1], dtype=self.points.dtype)
         return spline((2 * self.points + 1) / sizes - 1, self.shape)[None]
 
+    def box(self, space: tuple[int, ...]) -> tuple[slice, ...]:
+        """The block of the image that holds all places inside it: a spline stays in the hull of its control points."""
+        flat = self.points.flatten(0, -2)
+        low, high = flat.amin(dim=0).floor().flip(0).tolist(), flat.amax(dim=0).ceil().flip(0).tolist()
+        firsts = [min(max(0, int(a) - 1), n - 1) for a, n in zip(low, space, strict=True)]
+        return tuple(slice(f, max(f + 1, min(n, int(b) + 2)))
+                     for f, b, n in zip(firsts, high, space, strict=True))
+
 
 def draw_map(centre: tuple[float, ...], shape: tuple[int, ...], spacing: tuple[float, ...], plan: AugmentationPlan,
              generator: Generator) -> SpatialMap:
@@ -91,7 +99,10 @@ def draw_map(centre: tuple[float, ...], shape: tuple[int, ...], spacing: tuple[f
 def sample_patch(image: Float[Tensor, "channel *space"], label: Integer[Tensor, "*space"], where: SpatialMap
                  ) -> tuple[Float[Tensor, "channel *patch"], Integer[Tensor, "*patch"]]:
     """Image (linear, repeated beyond its border) and labels (nearest, ``UNKNOWN`` beyond it) at the places of a map."""
-    unit = where.unit(tuple(image.shape[1:]))
+    box = where.box(tuple(image.shape[1:]))  # so that a patch of a large volume costs what a patch costs
+    image, label = image[(slice(None), *box)], label[box]
+    moved = SpatialMap(where.points - torch.tensor([float(s.start) for s in reversed(box)]), where.shape)
+    unit = moved.unit(tuple(image.shape[1:]))
     made = sample_unit(image[None].float(), unit, outside="border")[0]
     index = sample_unit((label.float() + 1)[None, None], unit, mode="nearest")[0, 0].to(torch.uint8)
     return made, torch.where(index == 0, UNKNOWN, index - 1)
