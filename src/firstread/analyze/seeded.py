@@ -154,15 +154,17 @@ class RandomWalk(_Seeded):
 class Watershed(_Seeded):
     """Each voxel gets the class of the click whose basin it lies in, on the gradient's magnitude after a Gaussian.
 
-    sigma_px: of the Gaussian, in the plane. What lies farther than reach_mm from every click of a class is background.
-    Reads an Image and Findings, writes HardLabels. Source: Vincent and Soille 1991, by scikit-image.
+    sigma_px: of the Gaussian, in the plane; seed_mm: radius of what a click marks. What lies farther than reach_mm from
+    every click of a class is background. Reads an Image and Findings, writes HardLabels. Source: Vincent and Soille
+    1991, by scikit-image.
     """
 
-    def __init__(self, *, sigma_px: float = 1.0, reach_mm: float = 30.0) -> None:
+    def __init__(self, *, sigma_px: float = 1.0, seed_mm: float = 3.0, reach_mm: float = 30.0) -> None:
         super().__init__(reach_mm=reach_mm)
-        if sigma_px <= 0:
-            raise SettingError(f"a sigma of {sigma_px} pixels", expected="above zero", remedy="correct it")
-        self.sigma_px = sigma_px
+        if sigma_px <= 0 or seed_mm < 0:
+            raise SettingError(f"a sigma of {sigma_px} pixels, seeds of {seed_mm} mm", expected="above zero, not below "
+                               "zero", remedy="correct them")
+        self.sigma_px, self.seed_mm = sigma_px, seed_mm
 
     def _segment(self, volume, seeds, numbers, near, spacing):
         from scipy import ndimage
@@ -173,7 +175,7 @@ class Watershed(_Seeded):
         slopes = [np.gradient(smooth, spacing[axis], axis=axis) for axis in axes]
         markers = np.where(near, 0, 1)
         for seed, number in zip(seeds, numbers, strict=True):
-            markers[tuple(seed)] = number + 1
+            markers[within(volume.shape, seed[None], spacing, self.seed_mm)] = number + 1
         return watershed(np.sqrt(sum(slope**2 for slope in slopes)), markers) - 1
 
 

@@ -18,7 +18,7 @@ from firstread.core.errors import FormatError
 from firstread.core.geometry import Grid
 from firstread.core.records import Findings, Image, Rows
 from firstread.core.stage import Stage
-from firstread.ops.regions import dice
+from firstread.ops.regions import dice, largest_component
 from firstread.ops.surface import hausdorff95_mm
 
 CLICKS, SEED, CIRCLE = 5, 0, 1.1
@@ -51,14 +51,17 @@ def read_nrrd(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def read_lesion(folder: Path, stem: str) -> tuple[Image, Bool[Tensor, "z y x"]]:
-    """Image and mask of a case. Raises FormatError where they differ in size."""
+    """Image of a case and mask of its largest lesion, the one that is clicked on.
+
+    Raises FormatError where they differ in size.
+    """
     values, grid = read_nrrd(folder / f"{stem}_image.nrrd")
     mask, _ = read_nrrd(folder / f"{stem}_label.nrrd")
     if mask.shape != values.shape:
         raise FormatError(f"{stem}: a mask of {mask.shape} voxels", expected=f"{values.shape}, as the image",
                           remedy="take files that belong together")
     data = torch.from_numpy(values.astype(np.float32))[None, None, None]
-    return Image(Rows.subjects(1), data, grid), torch.from_numpy(mask > 0)
+    return Image(Rows.subjects(1), data, grid), largest_component(torch.from_numpy(mask > 0), full=True)
 
 
 def clicks(truth: Bool[np.ndarray, "z y x"], spacing_mm: Sequence[float], count: int) -> list[tuple[int, ...]]:
@@ -71,8 +74,8 @@ def clicks(truth: Bool[np.ndarray, "z y x"], spacing_mm: Sequence[float], count:
 def lesion_methods() -> dict[str, dict[str, Callable[[float], Stage]]]:
     """By method and setting, the stage for a reach in mm."""
     return {"region growing": {f"width {w:g}": partial(_growing, w) for w in (2.0, 2.5, 3.0, 4.0)},
-            "random walker": {f"beta {b:g}": partial(_walking, b) for b in (30.0, 130.0, 1000.0)},
-            "watershed": {f"sigma {s:g} px": partial(_flooding, s) for s in (0.5, 1.0, 2.0)},
+            "random walker": {f"beta {b:g}": partial(_walking, b) for b in (3.0, 10.0, 30.0, 130.0)},
+            "watershed": {f"sigma {s:g} px": partial(_flooding, s) for s in (1.0, 2.0, 3.0)},
             "the circle itself": {"": partial(_growing, 1e6)}}
 
 

@@ -144,7 +144,8 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
                                                            for c in cells) + " |")
     lines += ["", "Published, of DRIVE's 20 test images, for orientation only: " + "; ".join(PUBLISHED) + ".", "",
               "## Lesions from a click", "",
-              f"Two cases (a lung nodule in CT, a brain tumour in contrast MR). {CLICKS} clicks each, drawn from the "
+              "Two cases (a lung nodule in CT, a brain tumour in contrast MR; of each the largest piece of its mask). "
+              f"{CLICKS} clicks each, drawn from the "
               f"half of the lesion farthest from its border (seed {SEED}), and with each a circle (a ball) about it "
               f"that holds the lesion, {CIRCLE:g} times as wide as need be. The user is supposed to draw it; here it "
               "is known from the truth, and what it is worth by itself is the last method. Settings are those that did "
