@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ def _axes(values: np.ndarray, name: str, path: Path) -> Tensor:
     return data
 
 
-def _beam(about: dict, angles: np.ndarray, bins: int, path: Path) -> Beam:
+def _beam(about: dict[str, Any], angles: np.ndarray, bins: int, path: Path) -> Beam:
     kind = str(_stated(about, "beam", path))
     if angles.ndim != 1 or kind not in ("parallel", "fan"):
         raise FormatError(f"a beam {kind!r} with angles of {angles.ndim} axes in {path.name}",
@@ -122,12 +122,13 @@ def _beam(about: dict, angles: np.ndarray, bins: int, path: Path) -> Beam:
                    detector_mm=float(_stated(about, "detector_mm", path)), curved=bool(about.get("curved", True)))
 
 
-def _grid(about: dict, arrays: dict[str, np.ndarray], path: Path) -> Grid:
+def _grid(about: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Grid:
     shape, spacing = np.ravel(_stated(about, "image_shape", path)), np.ravel(_stated(about, "spacing_mm", path))
     if shape.size != 3 or spacing.size != 3 or not (spacing > 0).all() or not (shape >= 1).all():
         raise FormatError(f"an image of {shape.tolist()} and {spacing.tolist()} mm in {path.name}",
                           expected="three sizes and three spacings (z, y, x) above zero", remedy="correct the file")
-    grid = Grid.from_spacing(tuple(int(n) for n in shape), tuple(float(s) for s in spacing))
+    (z, y, x), (dz, dy, dx) = shape.tolist(), spacing.tolist()
+    grid = Grid.from_spacing((int(z), int(y), int(x)), (float(dz), float(dy), float(dx)))
     if "affine" not in arrays:
         return grid
     if arrays["affine"].shape != (4, 4):
@@ -136,7 +137,7 @@ def _grid(about: dict, arrays: dict[str, np.ndarray], path: Path) -> Grid:
     return Grid(torch.from_numpy(arrays["affine"].astype(np.float64))[None], grid.shape, grid.thickness_mm)
 
 
-def _stated(about: dict, name: str, path: Path) -> object:
+def _stated(about: dict[str, Any], name: str, path: Path) -> Any:
     if name not in about:
         raise FormatError(f"{path.name} without the attribute {name}", expected="the geometry of the scan",
                           remedy=f"write {name} into the file")

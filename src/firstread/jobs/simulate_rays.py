@@ -119,8 +119,9 @@ def simulate_pet(folder: Path, *, subjects: int = 1, scan: ScanSettings | None =
         truth = draw_ellipses(made.activity, grid)
         write_image(work / "truth_image.nii.gz", Image(Rows.subjects(1), _six(truth), grid))
         names = tuple(f"disc {d:g} mm" for d, *_ in made.discs)
-        labels = sum((n + 1) * (draw_ellipses(torch.tensor([[1, d / 2, d / 2, x, y, 0]]), grid) > 0.5)
-                     for n, (d, x, y, _) in enumerate(made.discs))
+        labels = torch.zeros_like(truth)
+        for n, (d, x, y, _) in enumerate(made.discs):
+            labels[draw_ellipses(torch.tensor([[1, d / 2, d / 2, x, y, 0]]), grid) > 0.5] = n + 1
         write_labels(work / "truth_labels.nii.gz", HardLabels(Rows.subjects(1), _six(labels).to(torch.uint8), grid,
                                                               ("background", *names)))
         _write_json(work / "truth.json", {

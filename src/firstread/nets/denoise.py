@@ -39,9 +39,10 @@ class ScaledDenoiser(nn.Module):
         for a, b in pairwise((width + 4 * channels, *[width] * (depth - 2), 4 * channels)):
             layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        for layer in self.layers[::2]:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
 
     def settings(self) -> dict[str, int]:
