@@ -1,7 +1,7 @@
 """The recipe of a registration network (``register``): phantom heads and themselves deformed, no labels.
 
-Loss, after Dalca et al. (2019): the local correlation of the warped image for one draw of the velocity, and the distance
-of the network's normal distribution from a smooth prior of precision ``λ L`` (L the graph Laplacian of the voxels),
+Loss, after Dalca et al. (2019): the local correlation of the warped image for one draw of the velocity, and how far the
+network's normal distribution is from a smooth prior of precision ``λ L`` (L the graph Laplacian of the voxels),
 
     KL = ½ (6 λ σ² - log σ² + λ Σ_neighbours (μ - μ')²)   per voxel, up to a constant.
 """
