@@ -199,6 +199,9 @@ def read_document(folder: Path) -> dict[str, Any]:
 
 def _same_weights(chain: Chain, document: Mapping[str, Any]) -> None:
     read_with = {step["stage"]: step["weights"] for step in document["trail"] if step["weights"] is not None}
+    if "segment" not in read_with and read_with.keys() & {"foreign_segment", "segment_by_plan"}:
+        raise InputError("a reading with --model", expected="one by Firstread's own segmentation",
+                         remedy="read the scan without --model, and ask for advice on that reading")
     for stage in chain.steps:
         made = weights_hash(stage)
         if stage.name in read_with and made != read_with[stage.name]:

@@ -108,3 +108,6 @@ def test_the_verb_reads_with_it_or_leaves_nothing(model, tmp_path):
     assert "foreign_segment" in [step["stage"] for step in document["trail"]]
     assert document["input"]["stated"]["classes"] == {"LV": "2", "MYO": "muscle", "RV": "1"}
     assert str(tmp_path) not in json.dumps(document)
+    advice = CliRunner().invoke(app, ["advise", str(tmp_path / "out"), "--input", str(tmp_path / "heart.nii.gz"), "-o",
+                                      str(tmp_path / "advice")])
+    assert isinstance(advice.exception, InputError) and not (tmp_path / "advice").exists()
