@@ -62,8 +62,8 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
         f"{'×'.join(map(str, plan['patch']))} pixels per fold, one network per fold, no flips or ensembles at "
         "prediction, one CPU thread. Both rows share everything but the network: the slice and its two neighbours as "
         "input, z-scores, patches, augmentation, Dice and cross entropy, AdamW, averaging of weights, seeds and folds. "
-        "Deep supervision is part of ours alone. Published figures of nnU-Net on all 100 patients, with about a "
-        "thousand times the training, are near .915: for orientation only.", "",
+        "Deep supervision is part of ours alone. Published figures of nnU-Net on all 100 patients, fully "
+        "trained, are near .915: for orientation only.", "",
         f"| network | parameters | {' | '.join(columns)} | CPU min, all folds |",
         f"|---|---|{'---|' * len(columns)}---|"]
     lines += [f"| {TITLES[arm]} | {parameters(arm)} | {' | '.join(cell(rows, k) for k in keys)} | "
