@@ -223,6 +223,9 @@ def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[s
                 "of it says nothing about others." for c in few] if rows else [
                     "Trained on all patients: nothing was held out, nothing was validated."]
     network = build_network(plan)
+    if settings.start is not None and (left := start_from(network, settings.start)):
+        warnings.append(f"Of the network {len(left)} parameters did not fit those of {settings.start} and began at "
+                        "random.")
     return {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "networks": names,
             "hashes": [weights_hash(trained_network(plan, folder / name)) for name in names],
             "classes": list(plan.names), "mode": plan.mode, "plan": plan_hash(plan), "started_from": settings.start,
