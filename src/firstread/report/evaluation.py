@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from firstread.report.pictures import picture
+from firstread.report.templates import environment
 
 MARKER = "metrics.json"
 SCHEMA = "firstread.segment-evaluation/1"
@@ -76,16 +76,12 @@ def write(folder: Path, rows: Sequence[Row], document: Mapping[str, Any], worst:
 
 def page(rows: Sequence[Row], document: Mapping[str, Any], worst: Sequence[Worst]) -> str:
     """The page; no network, no script."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["interval"] = _interval
+    pages = environment()
+    pages.filters["number"] = _number
+    pages.filters["interval"] = _interval
     ranked = sorted(rows, key=lambda r: (r.values["dice"] if math.isfinite(r.values["dice"]) else 2.0, r.case))
-    return environment.get_template("evaluation.html").render(
-        css=Markup(_asset("page.css")), statement=STATEMENT, document=document, rows=ranked, strips=strips(rows),
+    return pages.get_template("evaluation.html").render(
+        statement=STATEMENT, document=document, rows=ranked, strips=strips(rows),
         worst=[{"case": w.case, "frame": w.frame, "value": w.value, "slice": w.slice + 1, "src": _picture(w)}
                for w in worst])
 
@@ -124,7 +120,3 @@ def _interval(found: Mapping[str, Any], unit: str = "") -> str:
     text = _number(found["mean"], unit)
     return text if found["lower"] is None else f"{text} [{_number(found['lower'], unit)}, " \
         f"{_number(found['upper'], unit)}]"
-
-
-def _asset(name: str) -> str:
-    return (files("firstread.report") / name).read_text(encoding="utf-8")

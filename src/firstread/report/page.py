@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from firstread.core.reading import Person, Reading
@@ -17,22 +14,17 @@ from firstread.report.document import NOT_FOR_CLINICAL_USE, first_value, frame_o
 from firstread.report.numbers import SHORT_UNIT, TITLES, cell, how, sentence, table
 from firstread.report.ranges import CITATION
 from firstread.report.rawdata import error_tables, raw_part
+from firstread.report.templates import environment, script
 
 TILES = ("LVEF", "LVEDV", "LVESV", "LVM", "RVEF", "LVCO")
 
 
 def page(reading: Reading) -> str:
     """The HTML of a reading: no network, all text escaped, scripts admitted by their hash alone."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters["sentence"] = sentence
-    script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
-        css=Markup(_asset("page.css")), script=Markup(script), script_hash=digest, **content(reading))
+    pages = environment()
+    pages.filters["sentence"] = sentence
+    return pages.get_template("page.html").render(
+        **script(), **content(reading))
 
 
 def content(reading: Reading) -> dict[str, Any]:
@@ -59,9 +51,6 @@ def content(reading: Reading) -> dict[str, Any]:
                        {"kind": line.kind, "points": line.points, "values": line.values} for line in curves.lines]}},
     }
 
-
-def _asset(name: str) -> str:
-    return files("firstread.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _tiles(phenotypes: Mapping[str, Phenotype]) -> list[dict[str, Any]]:
@@ -127,4 +116,3 @@ def _person(person: Person) -> list[tuple[str, str]]:
 
 def _unit(value: float | None, unit: str) -> str | None:
     return None if value is None else f"{value:.0f} {unit}"
-

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from firstread.io.scan import Scan
 from firstread.report.cine import cine
 from firstread.report.document import notes, reading_document
 from firstread.report.rawdata import raw_part, rays_part
+from firstread.report.templates import environment, script
 
 MARKER, DICOM = "reconstruction.json", "dicom"
 SCHEMA = "firstread.reconstruction/1"
@@ -64,19 +62,10 @@ def reconstruction_document(reading: Reading, written: list[str]) -> dict[str, A
 
 def page(reading: Reading, written: list[str]) -> str:
     """The page: image, sampling pattern, zero-filled image, settings, timing, warnings, trail; no network."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    script, images, raw = _asset("page.js"), cine(reading.case), raw_part(reading.case)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    pages = environment()
+    images, raw = cine(reading.case), raw_part(reading.case)
     island = {"cine": images, "panels": raw["panels"] if raw else [], "ed": None, "es": None, "curve": None}
-    return environment.get_template("reconstruction.html").render(
-        css=Markup(_asset("page.css")), script=Markup(script), script_hash=digest, statement=STATEMENT,
+    return pages.get_template("reconstruction.html").render(
+        **script(), statement=STATEMENT,
         reading=reading, document=reconstruction_document(reading, written), notes=notes(reading), images=images,
         raw=raw, rays=rays_part(reading.case), island=island)
-
-
-def _asset(name: str) -> str:
-    return files("firstread.report").joinpath(name).read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from firstread.core.records import Image
 from firstread.io.nifti import write_image
 from firstread.io.transforms import parts, write_affine, write_composite, write_field
 from firstread.report.pictures import picture, to_grey, window
+from firstread.report.templates import environment
 
 MARKER = "transform.json"
 SCHEMA = "firstread.register/1"
@@ -125,13 +125,9 @@ def registered_document(report: RegisteredReport, names: Mapping[str, str]) -> d
 
 def page(report: RegisteredReport, document: Mapping[str, Any]) -> str:
     """The page: overlays before and after, checkerboard, change of volume, numbers; no network, no script."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("registered.html").render(
-        css=Markup(_asset("page.css")), statement=STATEMENT, document=document, rows=panels(report),
+    pages = environment()
+    return pages.get_template("registered.html").render(
+        statement=STATEMENT, document=document, rows=panels(report),
         metric=METRICS[report.alignment.metric])
 
 
@@ -217,7 +213,3 @@ def _mean(values: Mapping[int, float]) -> float:
 
 def _number(value: Tensor | float) -> float:
     return float(f"{float(value):.7g}")
-
-
-def _asset(name: str) -> str:
-    return (files("firstread.report") / name).read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from firstread.core.case import Case
 from firstread.core.records import Image
 from firstread.io.nifti import write_image
 from firstread.report.pictures import magnitude, picture, slice_places, to_grey, window
+from firstread.report.templates import environment
 
 MARKER = "restore.json"
 SCHEMA = "firstread.restore/1"
@@ -62,13 +62,9 @@ def restored_document(report: RestoredReport) -> dict[str, Any]:
 
 def page(report: RestoredReport, document: Mapping[str, Any]) -> str:
     """The page: slices before, after, and what was taken away; no network, no script."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("restored.html").render(
-        css=Markup(_asset("page.css")), statement=STATEMENT, document=document, rows=panels(report))
+    pages = environment()
+    return pages.get_template("restored.html").render(
+        statement=STATEMENT, document=document, rows=panels(report))
 
 
 def panels(report: RestoredReport) -> list[dict[str, Any]]:
@@ -90,7 +86,3 @@ def _picture(grey: Float[np.ndarray, "y x"] | np.ndarray) -> str:
     factor = PANEL / max(grey.shape)
     size = (max(1, round(grey.shape[1] * factor)), max(1, round(grey.shape[0] * factor)))
     return picture(np.asarray(Pillow.fromarray(np.ascontiguousarray(grey)).resize(size)))
-
-
-def _asset(name: str) -> str:
-    return (files("firstread.report") / name).read_text(encoding="utf-8")

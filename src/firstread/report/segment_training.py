@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from firstread.report.templates import environment
 
 WIDTH, HEIGHT = 560, 26  # of the plot of one class
 
@@ -15,15 +16,11 @@ def write_page(path: Path, plan: Mapping[str, Any], fingerprint: Mapping[str, An
                rows: Sequence[Mapping[str, Any]]) -> None:
     """One self-contained page without script. plan, fingerprint, card: as in their files; rows: the cases of cv.json.
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    pages = environment()
     names = list(card["validation"] or {})
     lowest = _lowest(rows)
-    text = environment.get_template("segment_training.html").render(
-        css=Markup(_asset("page.css")), plan=plan, fingerprint=fingerprint, card=card, lowest=lowest,
+    text = pages.get_template("segment_training.html").render(
+        plan=plan, fingerprint=fingerprint, card=card, lowest=lowest,
         worst=sorted((r for r in rows if _mean(r) is not None), key=_mean)[:5],
         plots={name: _plot(rows, name, card["validation"][name], lowest) for name in names}, mean=_mean,
         width=WIDTH, height=HEIGHT, settings=_settings(plan))
@@ -63,7 +60,3 @@ def _settings(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif key not in ("schema", "classes"):
             made.append((key, str(value)))
     return made
-
-
-def _asset(name: str) -> str:
-    return (files("firstread.report") / name).read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from firstread.core.records import Image
 from firstread.core.slices import SliceVolume
 from firstread.io.nifti import write_image
 from firstread.report.pictures import picture, to_grey, window
+from firstread.report.templates import environment
 
 MARKER = "slices.json"
 SCHEMA = "firstread.slices/1"
@@ -90,11 +90,7 @@ def motion(volume: SliceVolume) -> Float[Tensor, "slice 2"]:
 
 def page(report: SlicesReport, document: Mapping[str, Any]) -> str:
     """The page: volume beside the template stack, weights of all slices, motion, exclusions; no network, no script."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    pages = environment()
     volume = report.volume
     after = volume.data[0, 0, 0].detach().float().cpu().numpy()
     moves = motion(volume)
@@ -106,8 +102,8 @@ def page(report: SlicesReport, document: Mapping[str, Any]) -> str:
                      "used": sum(s["state"] == "used" for s in stack["slices"]),
                      "shown": sum(s["state"] != "outside" for s in stack["slices"])})
     left_out = [(row["number"], s) for row in rows for s in row["cells"] if s["state"] == "excluded"]
-    return environment.get_template("slices.html").render(
-        css=Markup(_asset("page.css")), statement=STATEMENT, document=document, rows=rows, left_out=left_out,
+    return pages.get_template("slices.html").render(
+        statement=STATEMENT, document=document, rows=rows, left_out=left_out,
         top_mm=_top(moves, 0), top_deg=_top(moves, 1),
         views=list(zip(("plane of the template", "across it", "across it, turned"),
                        views(report.before.detach().float().cpu().numpy()), views(after), strict=True)))
@@ -150,7 +146,3 @@ def _path(values: Tensor, top: float) -> str:
     step = 300 / max(1, len(values) - 1)
     points = [f"{i * step:.1f},{40 - 38 * min(1.0, v / top):.1f}" for i, v in enumerate(values.tolist())]
     return "M" + " L".join(points)
-
-
-def _asset(name: str) -> str:
-    return files("firstread.report").joinpath(name).read_text(encoding="utf-8")
