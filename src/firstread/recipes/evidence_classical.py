@@ -149,7 +149,8 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
               f"half of the lesion farthest from its border (seed {SEED}), and with each a circle (a ball) about it "
               f"that holds the lesion, {CIRCLE:g} times as wide as need be. The user is supposed to draw it; here it "
               "is known from the truth, and what it is worth by itself is the last method. Settings are those that did "
-              "best on the other case. Mean over clicks, smallest and largest in brackets; two cases give no interval.",
+              "best on the other case; the circle and the settings tried were revised after a first look at these two "
+              "cases. Mean over clicks, smallest and largest in brackets; two cases give no interval.",
               "",
               "| method | case | Dice | HD95, mm | settings |", "|---|---|---|---|---|"]
     for method, cases in found.items():
