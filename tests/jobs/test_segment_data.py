@@ -11,7 +11,7 @@ from firstread.core.errors import FormatError, InputError, SettingError, Unsuppo
 from firstread.jobs.segment_data import Sample, find_data
 from firstread.jobs.segment_predict import predict_to_folder
 from firstread.jobs.segment_train import TrainSettings, train_segmenter
-from firstread.jobs.segment_validate import patient_mean, split_patients
+from firstread.jobs.segment_validate import split_patients, summary
 from firstread.jobs.segment_weights import start_from
 from firstread.learn.planning import plan_for
 
@@ -87,10 +87,16 @@ def test_patients_are_never_split_and_folds_are_even():
 
 
 def test_intervals_are_over_patients_not_cases():
-    few = patient_mean([(f"p{k}", 0.5 + 0.1 * k) for k in range(4)])
-    many = patient_mean([(f"p{k}", 0.5 + 0.1 * k) for k in range(4) for _ in range(50)])
-    assert (few["lower"], few["upper"]) == (many["lower"], many["upper"]) and few["lower"] < few["mean"] < few["upper"]
-    assert patient_mean([("a", None)])["mean"] is None
+    def scored(copies, patients=4):
+        rows = [{"patient": f"p{k}", "dice": {"a": 0.5 + 0.1 * k, "b": None}} for k in range(patients)
+                for _ in range(copies)]
+        return summary(rows, ["a", "b"])
+
+    few, many = scored(1), scored(50)
+    assert few == many and few["a"]["lower"] < few["a"]["mean"] < few["a"]["upper"] and few["a"]["patients"] == 4
+    assert few["b"]["mean"] is None and few["b"]["reason"] == "in no case"
+    two = scored(1, patients=2)["mean of classes"]
+    assert two["mean"] == 0.55 and two["lower"] is None and "three" in two["reason"]
 
 
 def shape_of(shape, spacing, **about):

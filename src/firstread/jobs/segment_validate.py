@@ -14,6 +14,7 @@ from firstread.jobs.segment_data import Sample, class_indices, load_sample
 from firstread.jobs.segment_prepare import annotated_of
 from firstread.nets.plan import Plan
 from firstread.ops.regions import dice
+from firstread.trust.segmentation import summarize
 
 
 def split_patients(samples: Sequence[Sample], count: int, *, seed: int = 0) -> list[list[int]]:
@@ -55,34 +56,20 @@ def validate(network: nn.Module, plan: Plan, samples: Sequence[Sample]) -> list[
 
 
 def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
-    """Mean Dice by class and over classes with 95 % bootstrap intervals over patients."""
-    table: dict[str, Any] = {}
-    for name in names:
-        table[name] = patient_mean([(row["patient"], row["dice"].get(name)) for row in rows], seed=seed)
-    table["mean of classes"] = patient_mean([(row["patient"], _mean(row["dice"].values())) for row in rows], seed=seed)
-    return table
+    """Mean Dice by class and over classes with 95 % bootstrap intervals over patients, as plain values.
 
-
-def patient_mean(values: Sequence[tuple[str, float | None]], *, resamples: int = 4000, seed: int = 0
-                 ) -> dict[str, Any]:
-    """Mean over patients of their cases' mean, with the percentile interval of a bootstrap that draws patients.
-
-    >>> patient_mean([("a", 0.5), ("a", 0.7), ("b", 0.8)])["mean"]
+    >>> rows = [{"patient": p, "dice": {"a": d}} for p, d in (("one", 0.5), ("one", 0.7), ("two", 0.8))]
+    >>> summary(rows, ["a"])["a"]["mean"]
     0.7
     """
-    groups: dict[str, list[float]] = {}
-    for patient, value in values:
-        if value is not None and math.isfinite(value):
-            groups.setdefault(patient, []).append(value)
-    if not groups:
-        return {"mean": None, "lower": None, "upper": None, "patients": 0, "reason": "in no case"}
-    each = torch.tensor([sum(v) / len(v) for v in groups.values()], dtype=torch.float64)
-    made: dict[str, Any] = {"mean": round(float(each.mean()), 4), "lower": None, "upper": None, "patients": len(each)}
-    if len(each) < 3:
-        return {**made, "reason": "an interval needs three patients or more"}
-    drawn = torch.randint(len(each), (resamples, len(each)), generator=torch.Generator().manual_seed(seed))
-    low, high = torch.quantile(each[drawn].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return {**made, "lower": round(low, 4), "upper": round(high, 4)}
+    table = {name: _over_patients(rows, [row["dice"].get(name) for row in rows], seed) for name in names}
+    return {**table, "mean of classes": _over_patients(rows, [_mean(row["dice"].values()) for row in rows], seed)}
+
+
+def _over_patients(rows: Sequence[Mapping[str, Any]], values: Sequence[float | None], seed: int) -> dict[str, Any]:
+    found = summarize([math.nan if v is None else v for v in values], [row["patient"] for row in rows], seed=seed)
+    mean, lower, upper = (round(v, 4) if math.isfinite(v) else None for v in (found.mean, found.lower, found.upper))
+    return {"mean": mean, "lower": lower, "upper": upper, "patients": found.subjects, "reason": found.reason}
 
 
 def _mean(values: Any) -> float | None:

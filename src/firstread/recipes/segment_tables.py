@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from firstread.jobs.segment_validate import patient_mean
 from firstread.trust.bootstrap import paired_difference, paired_t
+from firstread.trust.segmentation import summarize
 
 TITLES = {"firstread": "Firstread, residual encoder", "monai": "MONAI `UNet`, residual units"}
 
@@ -25,9 +25,9 @@ def by_patient(rows: Sequence[Mapping[str, Any]], name: str | None) -> dict[str,
 
 def cell(rows: Sequence[Mapping[str, Any]], name: str | None) -> str:
     """``.850 [.830, .870]`` over patients."""
-    made = patient_mean(list(by_patient(rows, name).items()))
-    interval = f" [{made['lower']:.3f}, {made['upper']:.3f}]" if made["lower"] is not None else ""
-    return f"{made['mean']:.3f}{interval}"
+    means = by_patient(rows, name)
+    made = summarize(list(means.values()), list(means))
+    return f"{made.mean:.3f}" + ("" if made.reason else f" [{made.lower:.3f}, {made.upper:.3f}]")
 
 
 def difference(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], name: str | None) -> str:
