@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from firstread.core.errors import FormatError, GeometryError, InputError, UnsupportedError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
+from firstread.io.dicom.seg_read import open_seg, seg_files
 from firstread.io.open import read as open_file
+from firstread.jobs.segment_seg import placed, require_numbers, values_of, values_used
 
 ENDINGS = (".nii.gz", ".nii", ".npy", ".mat", ".png", ".jpg", ".jpeg", ".dcm")
 # what follows the patient's name in the names of files: patient001_frame12, P7-ES, sub-03_slice4
@@ -27,13 +29,14 @@ _LAYOUTS = "images/ and labels/, nnU-Net's imagesTr/ and labelsTr/ with dataset.
 @dataclass(frozen=True)
 class Sample:
     """One image with its labels. images: a file for each channel; annotated: names or values of the classes that were
-    looked for, empty for all."""
+    looked for, empty for all; segments: of DICOM SEG labels the value of each segment."""
 
     name: str
     patient: str
     images: tuple[Path, ...]
     label: Path
     annotated: tuple[str, ...] = ()
+    segments: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ def find_data(source: Path) -> DataSet:
     """The samples of a folder or a table.
 
     Patients: the column ``patient`` of a table; else the file's name without an ending such as ``_frame01`` or ``_ES``.
-    Raises InputError where nothing is found or images and labels do not pair, FormatError for a bad table.
+    Labels may be DICOM SEG; their segments get the values of the classes stated (``dataset.json``) or, where none are
+    stated, name the classes themselves. Raises InputError where nothing is found, images and labels do not pair or a
+    segment is no class, FormatError for a bad table or a damaged segmentation.
     """
     if source.is_file() and source.suffix.lower() == ".csv":
         found = DataSet(_table(source))
@@ -63,7 +68,21 @@ def find_data(source: Path) -> DataSet:
         raise InputError(f"no data set in {source.name}", expected=_LAYOUTS, remedy="arrange the files like that")
     if not found.samples:
         raise InputError(f"no images with labels in {source.name}", expected=_LAYOUTS, remedy="check the folder")
-    return found
+    return _with_segments(found)
+
+
+def _with_segments(found: DataSet) -> DataSet:
+    """What DICOM SEG labels call their segments, as values."""
+    files = [seg_files(sample.label) for sample in found.samples]
+    opened = [open_seg(path) for paths in files for path in paths]
+    if not opened:
+        return found
+    values = values_of(opened, found.names, ignored=found.ignored)
+    if not found.names and not all(files):
+        require_numbers(opened, values, remedy='state them in dataset.json: {"labels": {"liver": 1}}')
+    pairs = tuple(values.items())
+    samples = tuple(replace(s, segments=pairs) if own else s for s, own in zip(found.samples, files, strict=True))
+    return replace(found, samples=samples, names=found.names or values_used(values))
 
 
 def patient_of(name: str) -> str:
@@ -87,6 +106,14 @@ def load_sample(sample: Sample, *, ignored: int | None = None) -> tuple[Image, I
     first = parts[0]
     data = torch.cat([(p.data.abs() if p.data.is_complex() else p.data).float() for p in parts], dim=2)
     image = Image(first.rows, data, first.grid, first.times_s, first.cycle_s, first.source, notes=first.notes)
+    if sample.segments:
+        try:
+            files = [open_seg(path) for path in seg_files(sample.label)]
+            values = placed(files, image.grid, dict(sample.segments), frames=data.shape[1], source=image.source,
+                            name=sample.name)
+        except FormatError as error:
+            raise FormatError(f"{sample.name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
+        return image, values
     mask = _image(sample.label, sample.name)
     _same_grid(sample.name, sample.label.name, mask.grid, image.grid)
     if mask.data.shape[1] != data.shape[1] or mask.data.shape[2] != 1:

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstread.core.errors import FirstreadError, GeometryError, InputError
+from firstread.core.errors import FirstreadError, InputError
 from firstread.core.provenance import file_hash, versions
 from firstread.io.folder import check_free, new_folder
 from firstread.jobs.segment_data import patient_of
-from firstread.jobs.segment_pairs import grid_difference, label_names, pair_files, read_labels
+from firstread.jobs.segment_pairs import label_names, pair_files, read_pair, segment_names
 from firstread.report.evaluation import MARKER, SCHEMA, STATEMENT, Row, Worst, mistakes, write
 from firstread.trust.segmentation import METRICS, ScoreSettings, compare_methods, score_labels, summarize
 
@@ -74,11 +74,14 @@ def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, set
            progress: Progress) -> tuple[list[Row], list[Worst], list[str]]:
     """Rows of all cases, labels that a case lacks included; pictures of the worst; notes."""
     pairs = pair_files(predictions, truths)
+    segments, called = segment_names(pairs.values(), names)
     made: list[tuple[str, int, dict[int, dict[str, float]]]] = []
     known, strange, flat, worst = set(names or ()), {}, [], []
     for number, (case, (predicted, true)) in enumerate(pairs.items(), start=1):
         progress(f"{number} of {len(pairs)}  {case}")
-        truth, found, spacing = _open_pair(case, predicted, true)
+        truth, found, grid = read_pair(predicted, true, case, segments)
+        z, y, x = grid.spacing_mm[0].tolist()
+        spacing = (z, y, x) if grid.has_mm else None
         values = [set(torch.unique(t).tolist()) - {0} for t in (truth, found)]
         if names is not None and values[0] - known:
             raise InputError(f"{case}: the truth has label values {sorted(values[0] - known)}",
@@ -106,23 +109,9 @@ def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, set
             absent = None if case in flat else (1.0, 1.0, 1.0)  # a label that neither has: no voxels to measure
             found = scores.get(value) or score_labels(nothing, nothing, [value], spacing_mm=absent,
                                                       settings=settings)[value]
-            rows.append(Row(case, patient_of(case), frame, value, (names or {}).get(value, f"label {value}"), found))
+            rows.append(Row(case, patient_of(case), frame, value, called.get(value, f"label {value}"), found))
     notes = [f"{len(flat)} cases state no spacing: nothing in mm or mL is measured there."] if flat else []
     return rows, worst, notes
-
-
-def _open_pair(case: str, predicted: Path, true: Path) -> tuple[Tensor, Tensor, tuple[float, float, float] | None]:
-    """Truth and prediction ``[time, z, y, x]`` on one grid, and its spacing (None where it has none)."""
-    truth, grid = read_labels(true, case, "truth")
-    found, here = read_labels(predicted, case, "prediction")
-    if found.shape[0] != truth.shape[0]:
-        raise GeometryError(f"{case}: a prediction of {found.shape[0]} frames", expected=f"{truth.shape[0]}, as the "
-                            "truth has", remedy="give labels for every frame")
-    if (apart := grid_difference(here, grid)) is not None:
-        raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
-                            remedy="resample the prediction onto that grid (nearest neighbour)")
-    z, y, x = grid.spacing_mm[0].tolist()
-    return truth, found, (z, y, x) if grid.has_mm else None
 
 
 def _ranked(worst: list[Worst], case: str, frame: int, scores: Mapping[int, Mapping[str, float]], truth: Tensor,

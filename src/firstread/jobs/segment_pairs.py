@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from firstread.core.errors import FirstreadError, FormatError, InputError
+from firstread.core.errors import FirstreadError, FormatError, GeometryError, InputError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
+from firstread.io.dicom.seg_read import grid_of, open_seg, seg_files
 from firstread.io.open import read as open_file
 from firstread.jobs.segment_data import ENDINGS
+from firstread.jobs.segment_seg import phases_of, placed, require_numbers, values_of, values_used
 
 
 def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
     """Prediction and truth by the name of the case: two files, or the files of equal names in two folders.
 
-    Raises InputError where one has no partner or there is none at all.
+    A folder of DICOM SEG objects counts as a file; ``NAME_seg`` as NAME, where no other file has that name. Raises
+    InputError where one has no partner or there is none at all.
     """
     for path in (predictions, truths):
         if not path.exists():
@@ -31,8 +34,7 @@ def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
                          "folders", remedy="give both alike")
     if not predictions.is_dir():
         return {_stem(truths) or truths.name: (predictions, truths)}
-    here, there = ({name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")
-                    and path.is_file() and (name := _stem(path)) is not None} for folder in (predictions, truths))
+    here, there = (_cases(folder) for folder in (predictions, truths))
     for names, folder, what in ((sorted(set(there) - set(here)), predictions, "prediction"),
                                 (sorted(set(here) - set(there)), truths, "truth")):
         if names:
@@ -43,6 +45,52 @@ def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
         raise InputError(f"no label files in {predictions.name}", expected=f"files ending in {', '.join(ENDINGS[:2])}",
                          remedy="check the folder")
     return {name: (path, there[name]) for name, path in here.items()}
+
+
+def segment_names(pairs: Iterable[tuple[Path, Path]], names: Mapping[int, str] | None
+                  ) -> tuple[dict[str, int], dict[int, str]]:
+    """The value of each label of the DICOM SEG objects among the files, and what values are called.
+
+    Raises InputError for segments that the stated names do not know, or that are numbered differently from file to file
+    beside labels that are numbers alone.
+    """
+    each = [seg_files(path) for pair in pairs for path in pair]
+    opened = [open_seg(path) for paths in each for path in paths]
+    values = values_of(opened, names or {})
+    if opened and not names and not all(each):
+        require_numbers(opened, values, remedy="state them: --labels liver,tumour")
+    return values, dict(names or {value: name for value, name in values_used(values).items() if value})
+
+
+def read_pair(predicted: Path, true: Path, case: str, values: Mapping[str, int]
+              ) -> tuple[Integer[Tensor, "time z y x"], Integer[Tensor, "time z y x"], Grid]:
+    """Truth and prediction on the truth's grid; of two segmentations in DICOM on one that holds all of their planes.
+
+    Raises GeometryError where they lie on different grids (saying how they differ), and what reading may raise.
+    """
+    objects = {"truth": seg_files(true), "prediction": seg_files(predicted)}
+    made: dict[str, Tensor] = {}
+    grid: Grid | None = None
+    for what, path in (("truth", true), ("prediction", predicted)):
+        if objects[what]:
+            continue
+        made[what], own = read_labels(path, case, what)
+        if grid is not None and (apart := grid_difference(own, grid)) is not None:
+            raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
+                                remedy="resample the prediction onto that grid (nearest neighbour)")
+        grid = grid or own
+    try:
+        opened = {what: [open_seg(path) for path in paths] for what, paths in objects.items() if paths}
+        grid = grid or grid_of([file for files in opened.values() for file in files])
+        for what, files in opened.items():
+            frames = next((len(other) for other in made.values()), phases_of(files))
+            made[what] = placed(files, grid, values, frames=frames, source=None, name=f"the {what}")
+    except FirstreadError as error:
+        raise type(error)(f"{case}: {error.got}", expected=error.expected, remedy=error.remedy) from error
+    if made["prediction"].shape[0] != made["truth"].shape[0]:
+        raise GeometryError(f"{case}: a prediction of {len(made['prediction'])} frames",
+                            expected=f"{len(made['truth'])}, as the truth has", remedy="give labels for every frame")
+    return made["truth"], made["prediction"], grid
 
 
 def label_names(given: str) -> dict[int, str]:
@@ -116,6 +164,16 @@ def read_labels(path: Path, case: str, what: str) -> tuple[Integer[Tensor, "time
         raise FormatError(f"{case}: the {what} {path.name} with values that are no whole numbers of 0 and more",
                           expected="a label value in every voxel", remedy="threshold probabilities first")
     return data.to(torch.uint8 if float(data.max()) < 256 else torch.int32), image.grid
+
+
+def _cases(folder: Path) -> dict[str, Path]:
+    """Label files of a folder by the name of the case."""
+    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    found = {name: path for path in paths if path.is_file() and (name := _stem(path)) is not None}
+    for path in paths:
+        if path.is_dir() and seg_files(path):
+            found.setdefault(path.name.removesuffix("_seg"), path)
+    return found
 
 
 def _stem(path: Path) -> str | None:
