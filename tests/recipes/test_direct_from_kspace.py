@@ -12,6 +12,7 @@ from firstread.recipes import direct_from_kspace as recipe
 from firstread.recipes import study_direct
 from firstread.recipes.direct_from_kspace import ARMS, Setting, batches_of, loss, scanned, segmenter_of, train_arm
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
+from firstread.trust.agreement import Estimate
 
 TINY = Setting(stack=Stack(lines=48, columns=24, frames=4, slices=2, spacing_mm=5.0), subjects=2, lines=(2, 8, 48),
                coils=3, distances=(1, 2), widths=(8, 8, 8), code=8, iterations=3, learning_rate=5e-3)
@@ -108,6 +109,18 @@ def test_paired_table_by_hand():
     assert rows["shared"].overlap_difference.value == pytest.approx(10)
     assert rows["shared"].error_difference.value == pytest.approx(-3)
     assert rows["as shipped"].error == pytest.approx(10), "the subject without a number is left out of all arms"
+
+
+def test_a_page_says_when_training_was_too_short():
+    """Judged at the most lines alone, by the best arm, against the default chain."""
+    none = Estimate(0.0, 0.0, 0.0)
+
+    def rows(arm: float, shipped: float, lines: int = 160) -> list[study_direct.Row]:
+        return [study_direct.Row(lines, name, (0.0, 0.0, 0.0), 0.0, error, none, none)
+                for name, error in (("shared", arm), ("latent", 90.0), ("as shipped", shipped))]
+
+    assert "1.4 points, the arms by 48.0 to 90.0" in study_direct.verdict([*rows(5, 5, 2), *rows(48, 1.4)])
+    assert study_direct.verdict([*rows(60, 30, 2), *rows(6, 1.4)]) == "" == study_direct.verdict(rows(30, 20))
 
 
 def test_bad_input(tmp_path):

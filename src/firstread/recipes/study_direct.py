@@ -149,6 +149,18 @@ def tabulate(study: Study, made: Sequence[Sequence[Mapping[str, Any]]]) -> list[
     return rows
 
 
+def verdict(rows: Sequence[Row]) -> str:
+    """A sentence where the arms were trained too little to answer: at most lines, far behind the default chain."""
+    most = max(row.lines for row in rows)
+    errors = {row.arm: row.error for row in rows if row.lines == most}
+    shipped = errors.pop(SHIPPED)
+    if min(errors.values()) < max(10.0, 3 * shipped):
+        return ""
+    return (f"**Trained too little to answer the question.** From {most} lines per frame the default chain errs by "
+            f"{shipped:.1f} points, the arms by {min(errors.values()):.1f} to {max(errors.values()):.1f}: they have "
+            "found the heart, and not yet its beat. The table compares beginnings of trainings.")
+
+
 def report(study: Study, rows: Sequence[Row], command: str) -> str:
     """The page."""
     stack, setting = study.setting.stack, study.setting
@@ -160,6 +172,7 @@ def report(study: Study, rows: Sequence[Row], command: str) -> str:
             "the time average of the lines counted here. Dice: mean over frames, in per cent. EF error: mean absolute, "
             f"in points, against the true masks of the same slices. Differences: to `{study.baseline}`, paired by "
             "subject, 95 % bootstrap interval over subjects and seeds, not corrected for their number.", "",
+            *([said, ""] if (said := verdict(rows)) else []),
             "| lines per frame | acceleration | arm | Dice LV | muscle | RV | EF error | Dice − | EF error − |",
             "|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
