@@ -8,14 +8,15 @@ from typing import Any
 
 from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.trained import SegmentByPlan
-from firstread.chains.trained import is_trained, open_trained
+from firstread.chains.trained import is_trained, open_trained, open_weight, weights_with_plan
 from firstread.core.errors import InputError
 from firstread.zoo.foreign import ForeignModel
 from firstread.zoo.monai_bundle import is_bundle, read_bundle
 from firstread.zoo.nnunet import is_nnunet, read_nnunet
 from firstread.zoo.script import read_network
 
-KNOWN = "a trained nnU-Net v2 folder, a MONAI bundle folder, TorchScript (.ts, .pt) or ONNX (.onnx)"
+KNOWN = ("a folder of `segment train`, a default weight by name, a trained nnU-Net v2 folder, a MONAI bundle folder, "
+         "TorchScript (.ts, .pt) or ONNX (.onnx)")
 NETWORKS = (".ts", ".pt", ".onnx")
 
 
@@ -24,14 +25,17 @@ def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None
                    stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan:
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
-    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, or a folder of ``firstread segment
-    train``. folds: which of an nnU-Net's, all by default; members: one row of labels for each fold, as draws, in place
-    of their mean; mirror: whether flipped copies are averaged, where the model was trained on such; overlap of windows:
-    the model's own by default; stated: what ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
+    path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, a folder of ``firstread segment
+    train``, or the name of a default weight that carries a plan. folds: which of an nnU-Net's, all by default; members:
+    one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped copies are averaged,
+    where the model was trained on such; overlap of windows: the model's own by default; stated: what ``model.json``
+    would say of a TorchScript or ONNX file (zoo/sidecar.py).
 
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
     """
+    if not Path(path).exists() and str(path) in weights_with_plan():
+        return open_weight(str(path))
     if is_trained(Path(path)):
         return open_trained(Path(path), members=members)
     model = read_model(Path(path), folds=folds, stated=stated).with_windows(overlap=overlap, mirror=mirror)

@@ -1,4 +1,4 @@
-"""A model that ``firstread segment train`` made, as a stage.
+"""A model that ``firstread segment train`` made, or a default weight that carries a plan, as a stage.
 
     MODEL/plan.json, fold_K.safetensors (or fold_all), card.json
 """
@@ -15,8 +15,9 @@ from firstread.analyze.trained import SegmentByPlan
 from firstread.core.errors import FormatError, InputError
 from firstread.nets.build import build_network
 from firstread.nets.plan import Plan
-from firstread.nets.plan_file import read_plan
-from firstread.zoo.store import load
+from firstread.nets.plan_file import plan_from, read_plan
+from firstread.zoo.store import card as stored_card
+from firstread.zoo.store import load, names
 
 CARD = "card.json"
 PLAN = "plan.json"
@@ -57,6 +58,30 @@ def trained_network(plan: Plan, weights: Path) -> nn.Module:
         raise FormatError(f"{weights.name}, weights of another network than {PLAN} describes", expected="the plan that "
                           "they were trained with", remedy=f"restore {PLAN}, or train again") from error
     return network.eval()
+
+
+def weights_with_plan() -> list[str]:
+    """The default weights that segment any image by themselves."""
+    return [name for name in names() if "plan" in stored_card(name)]
+
+
+def open_weight(name: str) -> SegmentByPlan:
+    """The stage of a default weight, by its name.
+
+    Raises InputError for a name that none of :func:`weights_with_plan` has, FormatError for a damaged one.
+    """
+    if name not in weights_with_plan():
+        raise InputError(f"a weight named {name!r} that segments images", expected=f"one of {weights_with_plan()}",
+                         remedy="see `firstread zoo`")
+    stored = load(name)
+    plan = plan_from(stored.card["plan"], f"{name}.json")
+    network = build_network(plan)
+    try:
+        network.load_state_dict(stored.state)
+    except RuntimeError as error:
+        raise FormatError(f"{name}.safetensors, weights of another network than its card describes",
+                          expected="the weight as it was shipped", remedy="install Firstread again") from error
+    return SegmentByPlan(networks=[network.eval()], plan=plan).eval()
 
 
 def open_trained(folder: Path, *, members: bool = False) -> SegmentByPlan:

@@ -27,11 +27,16 @@ def read_plan(path: Path) -> Plan:
     except (OSError, ValueError) as error:
         raise FormatError(f"{path.name}, which cannot be read as JSON ({type(error).__name__})",
                           expected="a plan of `firstread segment train`", remedy="make it with --only-plan") from error
+    return plan_from(document, path.name)
+
+
+def plan_from(document: Any, name: str) -> Plan:
+    """The same from what was read as JSON; name: of where it stood, for errors."""
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         found = document.get("schema", "no schema") if isinstance(document, dict) else "no object"
-        raise FormatError(f"{path.name} with {found!r}", expected=f"a plan of the form {SCHEMA}",
+        raise FormatError(f"{name} with {found!r}", expected=f"a plan of the form {SCHEMA}",
                           remedy="make it with --only-plan of this version")
-    return _made(Plan, document, path.name)
+    return _made(Plan, document, name)
 
 
 def plan_difference(one: Plan, other: Plan) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Protocol, cast, runtime_checkable
 
 from firstread.core.errors import InputError
 
-MODULES = {"ct-primal-dual": "ct_primal_dual", "denoise": "denoise",
+MODULES = {"brain-tissue": "brain_tissue", "ct-primal-dual": "ct_primal_dual", "denoise": "denoise",
            "direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
-           "heart-d5-c10-s": "heart_d5_c10_s", "heart-prior": "heart_prior", "heart-recurrent": "heart_recurrent",
-           "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook",
-           "heart-superres": "heart_superres", "heart-superres-shape": "heart_superres_shape", "modl": "modl",
-           "register": "register_heads",
+           "heart-d5-c10-s": "heart_d5_c10_s", "heart-lax": "heart_long_axis", "heart-prior": "heart_prior",
+           "heart-recurrent": "heart_recurrent", "heart-sax": "heart_segment",
+           "heart-sax-sunnybrook": "heart_segment_sunnybrook", "heart-superres": "heart_superres",
+           "heart-superres-shape": "heart_superres_shape", "modl": "modl", "register": "register_heads",
            "varnet": "varnet", "varnet-ssdu": "varnet_ssdu"}
 
 
