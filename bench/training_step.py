@@ -39,9 +39,7 @@ def run(way: str, job: str, repeats: int) -> dict[str, float]:
     dims = 2 if job == "2d" else 3
     shape, channels = ((8, 3, 128, 128), 3) if dims == 2 else ((2, 1, 48, 96, 96), 1)
     if way == "firstread":
-        widths = (16, 32, 64, 128, 256) if dims == 2 else (16, 32, 64, 128, 208)
-        network = ResUNet(channels_in=channels, channels_out=4, widths=widths, strides=((2,) * dims,) * 4,
-                          blocks=(0, 1, 1, 1, 1))
+        network = ResUNet(channels_in=channels, channels_out=4, strides=((2,) * dims,) * 4)
     else:
         from monai.networks.nets import UNet
 

@@ -355,7 +355,7 @@ def segment_by_plan() -> Contract:
 
     torch.manual_seed(0)
     plan = Plan(classes=(ClassPlan("background", 0), ClassPlan("disc", 1)), mode="2.5d", spacing_mm=(None, 2.0, 2.0),
-                patch=(16, 16), network=NetworkPlan(widths=(4, 8), strides=((2, 2),), blocks=(1, 1)))
+                patch=(16, 16), network=NetworkPlan(widths=(4, 8), strides=((2, 2), (2, 2)), blocks=(1, 1)))
     return Contract(SegmentByPlan(networks=[build_network(plan).eval()], plan=plan), {"image": blob(frames=2)}, "image")
 
 

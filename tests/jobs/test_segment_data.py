@@ -114,6 +114,8 @@ def test_rules_choose_slices_or_volumes_and_leave_thick_axes_alone():
     assert brain.mode == "3d" and brain.patch == (96, 96, 96) and set(brain.network.strides) == {(2, 2, 2)}
     thick = plan_for(shape_of((40, 192, 192), (2.5, 1.0, 1.0)))
     assert thick.network.strides[0] == (1, 2, 2) and thick.patch[0] <= 48
+    small = plan_for(shape_of((1, 9, 12), (1.0, 1.0, 1.0)))
+    assert small.network.strides == ((2, 2), (1, 1)) and len(small.network.widths) == 2 and small.patch == (10, 12)
     ct = plan_for(shape_of((160, 192, 192), (1.0, 1.0, 1.0), intensity=[
         {"minimum": -1024.0, "low": -100.0, "mean": 40.0, "sd": 20.0, "high": 300.0}]))
     assert ct.normalization[0].kind == "window" and ct.normalization[0].low == -100.0

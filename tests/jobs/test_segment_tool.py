@@ -50,7 +50,7 @@ def small_plan(data, tmp_path, **training):
     """The rules' plan with a network that takes no time."""
     train_segmenter(data, tmp_path / "planned", TrainSettings(only_plan=True))
     plan = json.loads((tmp_path / "planned" / "plan.json").read_text())
-    plan["network"] |= {"widths": [8, 16], "strides": [[2, 2]], "blocks": [1, 1]}
+    plan["network"] |= {"widths": [8, 16], "strides": [[2, 2], [2, 2]], "blocks": [1, 1]}
     plan["training"] |= {"batch": 4, "learning_rate": 0.01, "warmup": 5, "averaging": 0.5, **training}
     plan["patch"] = [24, 24]
     path = tmp_path / "plan.json"

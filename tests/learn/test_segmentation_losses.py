@@ -95,7 +95,7 @@ def test_every_term_reaches_the_weights():
     from firstread.nets.build import build_network
 
     plan = Plan(classes=(ClassPlan("background", 0), ClassPlan("a", 1)), mode="2d", spacing_mm=(None, None, None),
-                patch=(16, 16), network=NetworkPlan(widths=(4, 8), strides=((2, 2),), blocks=(0, 1)),
+                patch=(16, 16), network=NetworkPlan(widths=(4, 8), strides=((1, 1), (2, 2)), blocks=(0, 1)),
                 loss=LossPlan(focal=1.0, boundary=0.5, topology=0.5))
     network = build_network(plan)
     target = torch.zeros(2, 16, 16, dtype=torch.uint8)

@@ -11,7 +11,8 @@ from firstread.nets.plan_file import plan_difference, read_plan, write_plan
 from firstread.nets.resunet import ResUNet
 
 CLASSES = (ClassPlan("background", 0), ClassPlan("a", 1), ClassPlan("b", 7))
-KINDS = {"resunet": NetworkPlan(widths=(4, 8), strides=((2, 2),), blocks=(0, 1)),
+KINDS = {"resunet": NetworkPlan(widths=(4, 8), strides=((2, 2), (2, 2)), blocks=(1, 1)),
+         "whole": NetworkPlan(widths=(4, 8), strides=((1, 1), (2, 2)), blocks=(0, 1)),
          "unet": NetworkPlan(kind="unet", widths=(4, 8), deep_supervision=False),
          "attention": NetworkPlan(kind="attention", widths=(4, 8)), "fcn": NetworkPlan(kind="fcn", widths=(4, 8))}
 
@@ -28,7 +29,7 @@ def test_any_size_gives_logits_of_it_and_gradients_everywhere(kind):
     assert made.shape == (2, 3, 13, 18)
     made.square().mean().backward()
     missing = [name for name, p in network.named_parameters() if p.grad is None]
-    assert not missing or (kind == "resunet" and missing == ["logits.1.weight", "logits.1.bias"])
+    assert missing == (["logits.0.weight", "logits.0.bias"] if kind == "resunet" else [])  # deep supervision's alone
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -41,12 +42,35 @@ def test_a_slice_does_not_depend_on_its_batch(kind):
 
 
 def test_thick_slices_are_not_pooled_and_all_scales_speak():
-    net = ResUNet(channels_in=1, channels_out=2, widths=(4, 8, 8), strides=((1, 2, 2), (2, 2, 2)), blocks=(1, 1, 2))
+    net = ResUNet(channels_in=1, channels_out=2, widths=(4, 8, 8), strides=((1, 2, 2), (2, 2, 2), (1, 1, 1)),
+                  blocks=(1, 1, 2))
     scales = net.scales(torch.randn(1, 1, 3, 17, 20))
-    assert [tuple(s.shape[2:]) for s in scales] == [(3, 17, 20), (4, 10, 10)]
+    assert [tuple(s.shape[2:]) for s in scales] == [(3, 17, 20), (4, 10, 10), (2, 5, 5)]
     with torch.no_grad():
         x = torch.randn(1, 1, 4, 16, 16)
         torch.testing.assert_close(net(x), net.scales(x)[0])
+
+
+def test_a_network_without_a_scale_or_a_stride_is_refused():
+    for wrong in ({"widths": (4,), "strides": ((2, 2),), "blocks": (1,)},
+                  {"widths": (4, 8), "strides": ((2, 2),), "blocks": (1, 1)},
+                  {"widths": (4, 8), "strides": ((2, 2), (2, 2, 2)), "blocks": (1, 1)}):
+        with pytest.raises(SettingError, match="widths"):
+            ResUNet(channels_in=1, channels_out=2, **wrong)
+
+
+def test_per_sample_gradients_are_those_of_each_sample_alone():
+    torch.manual_seed(0)
+    net = build_network(plan(KINDS["resunet"])).double()
+    values, x = dict(net.named_parameters()), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def loss(parameters, one):
+        return torch.func.functional_call(net, parameters, one[None]).square().mean()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(values, x)
+    alone = torch.func.grad(loss)(values, x[1])
+    for name, value in alone.items():
+        torch.testing.assert_close(each[name][1], value)
 
 
 def test_an_open_gate_lets_all_through_and_a_closed_one_nothing():

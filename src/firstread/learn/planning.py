@@ -5,7 +5,7 @@
 - Spacing: the median of the cases along each axis; slices keep their own distance. Without millimetres all stays.
 - Patch: the median image at that spacing, at most ``256 x 256`` or ``96^3`` voxels, a multiple of the strides.
 - Scales: an axis is halved while its patch is 8 voxels or more and, in volumes, its spacing is no more than twice the
-  smallest at that scale.
+  smallest at that scale; from the image to the first scale already.
 - Intensities: ``window`` between the 0.5 and 99.5 percentile of labelled voxels for CT (stated, or air below -500),
   else ``zscore``.
 """
@@ -19,8 +19,7 @@ from firstread.nets.plan import AugmentationPlan, ClassPlan, Mode, NetworkPlan, 
 
 ANISOTROPIC = 3.0
 LARGEST = {"2d": 256, "2.5d": 256, "3d": 96}
-WIDTHS = (16, 32, 64, 128, 256)
-VOLUME_WIDTHS = (16, 32, 64, 128, 192)
+WIDTHS = (24, 48, 96, 192)
 
 
 def plan_for(fingerprint: Mapping[str, Any], *, ignored_value: int | None = None) -> Plan:
@@ -33,7 +32,6 @@ def plan_for(fingerprint: Mapping[str, Any], *, ignored_value: int | None = None
     wanted = (None if slices else spacing[0], spacing[1], spacing[2]) if millimetres else (None, None, None)
     axes = slice(1, 3) if slices else slice(0, 3)
     strides, patch = scales_for(shape[axes], spacing[axes] if millimetres else [1.0] * len(shape[axes]), LARGEST[mode])
-    widths = (WIDTHS if slices else VOLUME_WIDTHS)[: len(strides) + 1]
     thin = not slices and patch[0] * 2 <= min(patch[1:])
     found = AugmentationPlan(rotation_deg=(30.0, 0.0, 0.0) if slices or thin else (30.0, 15.0, 15.0))
     classes = tuple(ClassPlan(c["name"], c["value"]) for c in fingerprint["classes"] if c["value"] != ignored_value)
@@ -41,7 +39,7 @@ def plan_for(fingerprint: Mapping[str, Any], *, ignored_value: int | None = None
     return Plan(classes=classes, mode=mode, spacing_mm=wanted, patch=patch,
                 normalization=tuple(normalization_for(m, i) for m, i in
                                     zip(fingerprint["modalities"], fingerprint["intensity"], strict=True)),
-                network=NetworkPlan(widths=widths, strides=strides, blocks=(0, *(1,) * len(strides))),
+                network=NetworkPlan(widths=WIDTHS[: len(strides)], strides=strides, blocks=(1,) * len(strides)),
                 augmentation=found, training=TrainingPlan(folds=folds, batch=8 if slices else 2),
                 ignored_value=ignored_value)
 
@@ -60,7 +58,7 @@ def mode_for(shape: Sequence[float], spacing_mm: Sequence[float] | None) -> Mode
 
 def scales_for(shape: Sequence[float], spacing: Sequence[float], largest: int
                ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-    """Strides between scales, and the patch: a multiple of them.
+    """Strides into each scale, two or more, and the patch: a multiple of them.
 
     >>> scales_for((180, 200), (1.0, 1.0), 128)
     (((2, 2), (2, 2), (2, 2), (2, 2)), (128, 128))
@@ -68,9 +66,9 @@ def scales_for(shape: Sequence[float], spacing: Sequence[float], largest: int
     size = [min(largest, max(8, int(n))) for n in shape]
     now, left = list(spacing), list(size)
     strides: list[tuple[int, ...]] = []
-    while len(strides) < len(WIDTHS) - 1:
+    while len(strides) < len(WIDTHS):
         stride = tuple(2 if n >= 8 and mm <= 2 * min(now) else 1 for n, mm in zip(left, now, strict=True))
-        if max(stride) == 1:
+        if max(stride) == 1 and len(strides) >= 2:
             break
         strides.append(stride)
         left = [n // s for n, s in zip(left, stride, strict=True)]

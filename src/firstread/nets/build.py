@@ -10,12 +10,12 @@ from firstread.nets.resunet import ResUNet
 from firstread.nets.unet import UNet
 
 
-def build_network(plan: Plan) -> nn.Module:
+def build_network(plan: Plan, *, outputs: int | None = None) -> nn.Module:
     """An untrained network: ``[batch, plan.channels, *patch]`` to logits ``[batch, classes, *patch]``.
 
-    Raises SettingError where the plan makes none.
+    outputs: channels at its end instead of one for each class. Raises SettingError where the plan makes none.
     """
-    chosen, out = plan.network, len(plan.classes)
+    chosen, out = plan.network, outputs or len(plan.classes)
     if chosen.kind == "resunet":
         return ResUNet(channels_in=plan.channels, channels_out=out, widths=chosen.widths, strides=chosen.strides,
                        blocks=chosen.blocks)

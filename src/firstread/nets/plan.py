@@ -44,13 +44,13 @@ class NetworkPlan:
 
     kind: ``resunet`` (residual encoder), ``unet`` (plain), ``attention`` (gates on the skips), ``fcn`` (Bai 2018) or
     ``monai`` (the class ``name`` of ``monai.networks.nets`` with ``arguments``). widths: channels at each scale.
-    strides: from each scale to the next, by axis. blocks: residual blocks at each scale.
+    strides: of ``resunet``, into each scale by axis, the first from the image. blocks: residual blocks at each scale.
     """
 
     kind: Literal["resunet", "unet", "attention", "fcn", "monai"] = "resunet"
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    strides: tuple[tuple[int, ...], ...] = ((2, 2), (2, 2), (2, 2))
-    blocks: tuple[int, ...] = (0, 1, 1, 1)
+    widths: tuple[int, ...] = (24, 48, 96, 192)
+    strides: tuple[tuple[int, ...], ...] = ((2, 2),) * 4
+    blocks: tuple[int, ...] = (1, 1, 1, 1)
     deep_supervision: bool = True
     name: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)

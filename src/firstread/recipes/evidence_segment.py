@@ -45,7 +45,7 @@ NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 FOLDS, STEPS, BATCH, CURVE_STEPS = 4, 400, 8, 80
 PATCH, PIXEL_MM, CURVE_PATCH, CURVE_PIXEL_MM = (80, 80), 2.0, (96, 96), 1.5
 LABELLED = (1, 2, 5, 15)
-ARMS = {"firstread": NetworkPlan(widths=(16, 32, 64, 128, 256), strides=((2, 2),) * 4, blocks=(0, 1, 1, 1, 1)),
+ARMS = {"firstread": NetworkPlan(),
         "monai": NetworkPlan(kind="monai", name="UNet", widths=(), strides=(), blocks=(), deep_supervision=False,
                              arguments={"channels": [16, 32, 64, 128, 256], "strides": [2, 2, 2, 2],
                                         "num_res_units": 2})}
