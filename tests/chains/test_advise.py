@@ -55,6 +55,9 @@ def test_a_scan_gives_shares_slices_frames_and_lines(tmp_path):
     assert 0 < document["interval"]["seen"] <= 1
     assert advice.lines.mask.sum(dim=1).tolist() == [2.0] * 4
     assert document["lines"]["sd_after"] < document["lines"]["sd"]
+    assert "falls from" in advice_text(document)
+    worse = {**document, "lines": {**document["lines"], "sd_after": 2 * document["lines"]["sd"]}}
+    assert "does not fall" in advice_text(worse) and "falls from" not in advice_text(worse)
     assert "first-order share" in advice.text and json.dumps(document, allow_nan=False)
     for name in ("next.json", "next.cfl", "next.h5"):
         pattern.write(tmp_path / name, advice.lines.mask)

@@ -97,6 +97,9 @@ def _ranked(table: Sequence[Mapping[str, Any]], what: str, most: int = 4) -> str
 
 def _lines(name: str, lines: Mapping[str, Any]) -> str:
     files = f" ({', '.join(lines['files'])})" if lines["files"] else ""
-    return (f"- lines: {lines['count']} more in every frame{files}; to first order the spread of {name} between\n  the "
-            f"reconstructions falls from {lines['sd']:.2g} to {lines['sd_after']:.2g} (with as many at random: "
-            f"{lines['sd_random']:.2g})")
+    begin, end, random = (f"{lines[key]:.2g}" for key in ("sd", "sd_after", "sd_random"))
+    said = f"- lines: {lines['count']} more in every frame{files}; to first order the spread of {name} between\n  the "
+    if lines["sd_after"] < lines["sd"]:
+        return f"{said}reconstructions falls from {begin} to {end} (with as many at random: {random})"
+    return (f"{said}reconstructions does not fall ({begin} now, {end} then, with as many at random {random}): "
+            "no choice of as many lines is seen to help")
