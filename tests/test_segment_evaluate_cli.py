@@ -49,6 +49,7 @@ def test_files_come_out(folders):
                                     "--cldice", "--lesions"])
     assert done.exit_code == 0, done.output
     assert "cavity" in done.output and "Dice 0.9" in done.output
+    assert "Dice against theirs: +0" in done.output and "better" in done.output
     with (out / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 10 and rows[0]["name"] == "cavity" and float(rows[0]["dice"]) == 1
@@ -103,6 +104,18 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(folders, change, kind,
         evaluate_to_folder(folders / "mine", folders / "truth", folders / "out")
     assert not (folders / "out").exists()
     assert not [path for path in folders.iterdir() if path.name.startswith(".")]
+
+
+def test_what_is_wrong_with_the_second_predictions_is_said_of_them(folders):
+    mine, truth, theirs = (folders / name for name in ("mine", "truth", "theirs"))
+    counted = []
+    (theirs / "p2.nii.gz").unlink()
+    with pytest.raises(InputError, match="--against: no prediction in theirs for p2"):
+        evaluate_to_folder(mine, truth, folders / "out", EvaluateSettings(against=theirs), progress=counted.append)
+    assert not counted  # before anything is measured
+    save(theirs / "p2.nii.gz", volume() * 3)
+    with pytest.raises(InputError, match="--against: p2: predicted label values"):
+        evaluate_to_folder(mine, truth, folders / "out", EvaluateSettings(against=theirs))
 
 
 def _raw(path, data):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from firstread.report.evaluation import MARKER, SCHEMA, STATEMENT, Row, Worst, m
 from firstread.trust.segmentation import METRICS, ScoreSettings, compare_methods, score_labels, summarize
 
 Progress = Callable[[str], None]
+Result = TypeVar("Result")
 SHOWN = 3  # worst cases with a picture
 
 
@@ -49,7 +50,9 @@ def evaluate_to_folder(predictions: Path, truths: Path, folder: Path, settings: 
     check_free(folder, marker=MARKER, overwrite=overwrite)
     started = time.perf_counter()
     names = None if settings.labels is None else label_names(settings.labels)
-    rows, worst, notes = _score(predictions, truths, names, settings.scores, progress)
+    pairs = pair_files(predictions, truths)
+    second = None if settings.against is None else _named_second(pair_files, settings.against, truths)
+    rows, worst, notes = _score(pairs, names, settings.scores, progress)
     document: dict[str, Any] = {
         "schema": SCHEMA, "statement": STATEMENT, "predictions": predictions.name, "truths": truths.name,
         "predictions_sha256": file_hash(predictions), "truths_sha256": file_hash(truths),
@@ -58,9 +61,9 @@ def evaluate_to_folder(predictions: Path, truths: Path, folder: Path, settings: 
                     for name in settings.scores.metrics},
         "settings": asdict(settings.scores), "conventions": _conventions(settings.scores), "warnings": list(notes),
         "labels": _summaries(rows, settings), "comparison": None, "versions": versions()}
-    if settings.against is not None:
+    if settings.against is not None and second is not None:
         progress(f"against {settings.against.name}")
-        others, _, more = _score(settings.against, truths, names, settings.scores, progress)
+        others, _, more = _named_second(_score, second, names, settings.scores, progress)
         document["comparison"] = {"against": settings.against.name, "against_sha256": file_hash(settings.against),
                                   "labels": _differences(rows, others, settings)}
         document["warnings"] += [note for note in more if note not in notes]
@@ -70,10 +73,17 @@ def evaluate_to_folder(predictions: Path, truths: Path, folder: Path, settings: 
     return document
 
 
-def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, settings: ScoreSettings,
+def _named_second(work: Callable[..., Result], *arguments: Any) -> Result:
+    """``work(*arguments)`` on the second predictions, whose errors say so."""
+    try:
+        return work(*arguments)
+    except FirstreadError as error:
+        raise type(error)(f"--against: {error.got}", expected=error.expected, remedy=error.remedy) from error
+
+
+def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | None, settings: ScoreSettings,
            progress: Progress) -> tuple[list[Row], list[Worst], list[str]]:
     """Rows of all cases, labels that a case lacks included; pictures of the worst; notes."""
-    pairs = pair_files(predictions, truths)
     segments, called = segment_names(pairs.values(), names)
     made: list[tuple[str, int, dict[int, dict[str, float]]]] = []
     known, strange, flat, worst = set(names or ()), {}, [], []
@@ -100,7 +110,7 @@ def _score(predictions: Path, truths: Path, names: Mapping[int, str] | None, set
                          expected=f"some of {sorted(known)}", remedy="correct the predictions, or state all labels "
                          "with --labels")
     if not known:
-        raise InputError(f"no labels in {truths.name}", expected="values above 0 somewhere", remedy="check the folder, "
+        raise InputError("no labels in any truth", expected="values above 0 somewhere", remedy="check the folder, "
                          "or name the labels with --labels")
     nothing = torch.zeros(1, 1, 1, dtype=torch.uint8)
     rows = []
