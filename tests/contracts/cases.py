@@ -789,6 +789,15 @@ def map_classes() -> Contract:
     return Contract(MapClasses(sources=((3,), (2,), (1,))), {"labels": soft_heart(slices=2)}, "labels")
 
 
+def segment_prompted() -> Contract:
+    from firstread.analyze.prompted import SegmentPrompted
+    from firstread.analyze.random_walk import RandomWalker
+    from firstread.core.prompts import Prompts
+
+    prompts = Prompts.on_grid(blob().grid, points=[(12, 12, 0), (1, 1, 0)], positive=[True, False], frame=1)
+    return Contract(SegmentPrompted(method=RandomWalker(reach_mm=20.0)), {"image": blob(), "prompts": prompts}, "image")
+
+
 CASES: dict[str, Callable[[], Contract]] = {
     "ScanCT": scan_ct,
     "FilteredBackprojection": filtered_backprojection,
@@ -833,6 +842,7 @@ CASES: dict[str, Callable[[], Contract]] = {
     "SegmentFromKSpace": segment_from_kspace,
     "SegmentCine": segment_cine,
     "ForeignSegment": foreign_segment,
+    "SegmentPrompted": segment_prompted,
     "MapClasses": map_classes,
     "Consensus": consensus,
     "Harden": harden,

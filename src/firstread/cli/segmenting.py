@@ -1,4 +1,4 @@
-"""segment train, predict, plan, evaluate."""
+"""segment train, predict, prompt, plan, evaluate."""
 
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ def segment_train(
 
 @segment.command("predict")
 def segment_predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of `segment train`, or another's model: "
-                                          "nnU-Net folder, MONAI bundle, TorchScript, ONNX.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of `segment train`, a weight of a "
+                                          "recipe with a plan (by name or .safetensors), or another's model: nnU-Net "
+                                          "folder, MONAI bundle, TorchScript, ONNX.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="NIfTI files, DICOM folders …; several "
                                                 "channels of one image joined by commas.")],
     output: Out,
@@ -73,6 +74,42 @@ def segment_predict(
     made = predict_to_folder(model, [[Path(part) for part in image.split(",")] for image in images], output, settings,
                              overwrite=overwrite, progress=say)
     say(f"{output}: {len(made['images'])} segmented")
+
+
+@segment.command("prompt")
+def segment_prompt(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="NIfTI, DICOM file or folder, PNG …; a volume, a slice "
+                                          "or a cine.")],
+    output: Out,
+    point: Annotated[list[str] | None, typer.Option(metavar="X,Y,Z[:+|-]", help="A point on the object, or with :- one "
+                                                    "that is none of it; again for more.")] = None,
+    box: Annotated[list[str] | None, typer.Option(metavar="X0,Y0,Z0,X1,Y1,Z1", help="A box about the object; over "
+                                                  "several slices it bounds it.")] = None,
+    voxels: Annotated[bool, typer.Option("--voxels", help="Prompts are voxel indices from 0, not RAS millimetres as "
+                                         "viewers show; of one slice X,Y is enough.")] = False,
+    frame: Annotated[int, typer.Option(min=0, help="The frame of a cine that is meant, from 0.")] = 0,
+    name: Annotated[str, typer.Option(help="Of the object, such as liver.")] = "object",
+    propagate: Annotated[Literal["both", "space", "time", "none"], typer.Option(
+        help="Carry the mask on through slices, frames, both or none.")] = "both",
+    model: Annotated[Path | None, typer.Option(help="Weights of SAM or MedSAM: .pth, .safetensors or a Hugging Face "
+                                               "folder; default: a random walker, which needs none.")] = None,
+    prepared: Annotated[Literal["auto", "sam", "medsam"], typer.Option(
+        help="How the weights were trained to see images; auto: by the file's name.")] = "auto",
+    spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """A mask of what you point at, with points or a box, carried on through the volume or the cine."""
+    from firstread.jobs.segment_prompt import PromptSettings, parse_box, parse_point, prompt_to_folder
+
+    points = [parse_point(text) for text in point or ()]
+    settings = PromptSettings(
+        points=tuple(p for p, _ in points), positive=tuple(sign for _, sign in points),
+        boxes=tuple(parse_box(text) for text in box or ()), voxels=voxels, frame=frame, name=name, propagate=propagate,
+        prepared=prepared, spacing_mm=numbers(spacing))
+    made = prompt_to_folder(image, output, settings, model=model, overwrite=overwrite, progress=say)
+    found = made["volume_ml"] or made["voxels"]
+    say(f"{name}: {found[frame]:g} {'mL' if made['volume_ml'] else 'voxels'} in {len(made['slices'][frame])} slices")
+    say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")
 
 
 @segment.command("plan")
@@ -124,4 +161,9 @@ def segment_evaluate(
         known = dice["lower"] is not None
         say(f"{label['name']:24} Dice {dice['mean']}" + (f" [{dice['lower']}, {dice['upper']}]" if known else
                                                          f" ({dice['reason']})"))
+    for label in made["comparison"]["labels"] if made["comparison"] else ():
+        found = label["difference"]["dice"]
+        known = found["mean"] is not None
+        say(f"{label['name']:24} Dice against {against.name if against else ''}: "
+            + (f"{found['mean']:+} [{found['lower']}, {found['upper']}], " if known else "") + found["verdict"])
     say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")
