@@ -1,6 +1,7 @@
 """firstread register: files out that others read, and one sentence for bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,16 @@ def test_bad_input(files, tmp_path):
         register_to_folder(fixed, moving, out, labels=moving)
     with pytest.raises(InputError, match="alone"):
         register_to_folder(fixed, moving, out, fixed_labels=files["fixed labels"])
-    with pytest.raises(GeometryError, match="labels of"):
+    with pytest.raises(GeometryError, match=r"flat\.nii\.gz, the labels of the moving image, with 8 x 8 x 8 voxels"):
         register_to_folder(fixed, moving, out, RegisterSettings(kind="rigid"), labels=flat)
+    shifted = tmp_path / "shifted.nii.gz"
+    stored = open_file(files["moving labels"]).case["image"]
+    affine = stored.grid.affine.clone()
+    affine[:, :3, 3] += 1
+    write_image(shifted, replace(stored, grid=replace(stored.grid, affine=affine)))
+    with pytest.raises(GeometryError, match="the labels of the moving image, with"):
+        register_to_folder(fixed, moving, out, labels=shifted)
+    write_image(shifted, replace(stored, data=stored.data * 0))
+    with pytest.raises(InputError, match="all zero"):
+        register_to_folder(fixed, fixed, out, labels=files["fixed labels"], fixed_labels=shifted)
     assert not out.exists()

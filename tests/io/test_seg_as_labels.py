@@ -17,6 +17,7 @@ from firstread.core.records import HardLabels, Rows
 from firstread.io.dicom.seg import write_seg
 from firstread.io.nifti import write_image, write_labels
 from firstread.io.open import read
+from firstread.jobs.register import RegisterSettings, register
 from firstread.jobs.segment_data import find_data, load_sample
 from firstread.jobs.segment_evaluate import EvaluateSettings, evaluate_to_folder
 from firstread.jobs.segment_train import TrainSettings, train_segmenter
@@ -129,6 +130,20 @@ def test_evaluation_of_every_pair_of_formats(tmp_path):
     write_labels(tmp_path / "nifti" / "p0.nii.gz", HardLabels(Rows.subjects(1), nothing, coarse, NAMES))
     with pytest.raises(GeometryError, match=r"p0: .* do not fall onto"):
         evaluated(tmp_path, tmp_path / "nifti", truths)
+
+
+def test_segments_of_two_registered_images_go_by_name(tmp_path):
+    write_case(tmp_path / "data", "p0")
+    write_case(tmp_path / "data", "p1", names=("background", "tumour", "liver"))
+    images, labels = tmp_path / "data" / "images", tmp_path / "data" / "labels"
+    for path in (labels / "p1").iterdir():  # the same masks under the other names
+        shutil.copy(path, tmp_path / "swapped.dcm")
+    made = register(images / "p0", images / "p1", RegisterSettings(kind="rigid"), labels=tmp_path / "swapped.dcm",
+                    fixed_labels=labels / "p0")
+    assert made.overlap is not None and set(made.overlap.before.values()) == {0.0}
+    made = register(images / "p0", images / "p1", RegisterSettings(kind="rigid"), labels=labels / "p0",
+                    fixed_labels=labels / "p0")
+    assert set(made.overlap.before.values()) == {1.0}
 
 
 def test_images_are_no_labels(tmp_path):

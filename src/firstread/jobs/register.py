@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -21,8 +21,11 @@ from firstread.core.geometry import Grid, Transform
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.records import Image, Rows
 from firstread.core.stage import Chain
+from firstread.io.dicom.seg_read import open_seg, seg_files
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
+from firstread.jobs.segment_pairs import grid_difference
+from firstread.jobs.segment_seg import placed, require_numbers, values_of
 from firstread.ops.regions import dice
 from firstread.ops.warp import apply, jacobian_determinant, warp
 from firstread.report.registered import MARKER, Overlap, RegisteredReport, write
@@ -45,7 +48,8 @@ def register(fixed: Path, moving: Path, settings: RegisterSettings | None = None
              fixed_labels: Path | None = None, progress: Progress = lambda text: None) -> RegisteredReport:
     """How ``moving`` lies on ``fixed``, the moving image as seen there, and numbers about both.
 
-    labels: of the moving image, warped with it; fixed_labels: of the fixed one, for Dice before and after.
+    labels: of the moving image, warped with it; fixed_labels: of the fixed one, for Dice before and after. Either may
+    be DICOM SEG; segments then go by their label.
 
     Raises InputError for k-space, labels that are no whole numbers or fixed labels alone, GeometryError for labels on
     another grid, and whatever reading a file and Register may raise.
@@ -56,8 +60,12 @@ def register(fixed: Path, moving: Path, settings: RegisterSettings | None = None
         raise InputError("labels of the fixed image alone", expected="those of the moving image too",
                          remedy="add --labels")
     one, two = (_read(path, name, settings, progress) for path, name in ((fixed, "fixed"), (moving, "moving")))
-    own = None if labels is None else _labels(labels, two, settings)
-    other = None if fixed_labels is None else _labels(fixed_labels, one, settings)
+    values = _segment_values(labels, fixed_labels)
+    own = None if labels is None else _labels(labels, two, settings, values, "moving")
+    other = None if fixed_labels is None else _labels(fixed_labels, one, settings, values, "fixed")
+    if other is not None and not bool(other.data.any()):
+        raise InputError("labels of the fixed image that are all zero", expected="one label or more",
+                         remedy="give a segmentation")
     stage = Register(kind=settings.kind, first=settings.first, metric=settings.metric, progress=progress)
     case = Chain(stage)(Case({"fixed": one, "moving": two}))
     alignment = cast(Alignment, case["alignment"])
@@ -97,16 +105,35 @@ def _read(path: Path, name: str, settings: RegisterSettings, progress: Progress)
     return replace(image, data=data.float(), rows=Rows.subjects(image.batch))
 
 
-def _labels(path: Path, image: Image, settings: RegisterSettings) -> Image:
+def _segment_values(*paths: Path | None) -> dict[str, int]:
+    """The value of each segment where labels are DICOM SEG, the same in both files."""
+    files = [[open_seg(object_) for object_ in seg_files(path)] for path in paths if path is not None]
+    opened = [file for found in files for file in found]
+    values = values_of(opened, {})
+    if opened and not all(files):
+        require_numbers(opened, values, remedy="give both as DICOM SEG or both as NIfTI")
+    return values
+
+
+def _labels(path: Path, image: Image, settings: RegisterSettings, values: Mapping[str, int], of: str) -> Image:
+    """Labels on the grid of the ``of`` image. Raises InputError for other values, GeometryError for another grid."""
+    name = f"{path.name}, the labels of the {of} image"
+    if objects := seg_files(path):
+        data = placed([open_seg(file) for file in objects], image.grid, values, frames=1, source=None, name=name)
+        return replace(image, data=data[None, :, None].float())
     found = open_file(path, spacing_mm=settings.spacing_mm).case.get("image")
-    if not isinstance(found, Image) or found.data.is_complex() or bool((found.data.float() % 1 != 0).any()):
-        raise InputError(f"{path.name}, which holds no labels", expected="whole numbers, one per voxel",
+    if not isinstance(found, Image) or not _whole(found.data):
+        raise InputError(f"{path.name}, which holds no labels", expected="whole numbers from 0 on, one per voxel",
                          remedy="give a segmentation")
-    if found.data.shape != image.data.shape or not found.grid.same_as(image.grid, tolerance_mm=0.01):
-        raise GeometryError(f"labels of {tuple(found.data.shape[3:])} voxels for an image of "
-                            f"{tuple(image.data.shape[3:])}", expected="labels on the grid of their image",
-                            remedy="draw or resample them on it")
+    if (apart := grid_difference(found.grid, image.grid)) is not None or found.data.shape != image.data.shape:
+        raise GeometryError(f"{name}, with {apart or 'other frames or parts'}", expected="labels on the grid of their "
+                            "image", remedy="draw or resample them on it")
     return replace(found, data=found.data.float())
+
+
+def _whole(data: Tensor) -> bool:
+    """Whether all values are whole numbers from 0 on."""
+    return not data.is_complex() and bool(((data.float() % 1 == 0) & (data.float() >= 0)).all())
 
 
 def _seen(image: Image, transform: Transform, grid: Grid, mode: str) -> Tensor:
@@ -116,8 +143,5 @@ def _seen(image: Image, transform: Transform, grid: Grid, mode: str) -> Tensor:
 def _overlap(fixed: Tensor, before: Tensor, after: Tensor) -> Overlap:
     """Dice of every label of the fixed image, before and after."""
     values = [int(v) for v in fixed.unique().tolist() if v != 0][:MOST_LABELS]
-    if not values:
-        raise InputError("labels of the fixed image that are all zero", expected="one label or more",
-                         remedy="give a segmentation")
     first, second = ({v: float(dice(fixed == v, found == v)) for v in values} for found in (before, after))
     return Overlap(first, second)
