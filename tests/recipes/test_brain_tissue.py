@@ -85,7 +85,7 @@ def test_trained_used_by_name_and_measured(folder, tmp_path, monkeypatch):
     assert weight.stat().st_size < 3e6
     monkeypatch.setattr(store, "_HOME", tmp_path / "zoo")
     assert open_weight("brain-tissue").classes == ("background", "CSF", "grey matter", "white matter")
-    with pytest.raises(InputError, match="heart-sax"):
+    with pytest.raises(InputError, match="no weight 'heart-sax'"):
         open_weight("heart-sax")
     scan = folder / FILES["t1"]
     made = predict_to_folder(Path("brain-tissue"), [[scan]], tmp_path / "out")
@@ -100,6 +100,16 @@ def test_trained_used_by_name_and_measured(folder, tmp_path, monkeypatch):
     card = json.loads((tmp_path / "zoo" / "brain-tissue.json").read_text())
     assert set(card["evaluation"]["real"]) == {"CSF", "grey matter", "white matter"} and "McGill" in card["data"]
     assert "| white matter |" in (tmp_path / "zoo" / "brain-tissue.md").read_text()
+    again = predict_to_folder(weight, [[scan]], tmp_path / "by file")
+    assert again["images"][0]["volume_ml"] == made["images"][0]["volume_ml"]
+    plan = card.pop("plan")
+    (tmp_path / "zoo" / "brain-tissue.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="has no plan"):
+        open_weight(weight)
+    plan["network"]["widths"] = [4, 8]
+    (tmp_path / "zoo" / "brain-tissue.json").write_text(json.dumps({**card, "plan": plan}))
+    with pytest.raises(FormatError, match="another network"):
+        open_weight(weight)
     weight.write_bytes(weight.read_bytes()[:1000])
     with pytest.raises(FormatError):
         open_weight("brain-tissue")

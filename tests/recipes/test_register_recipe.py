@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from firstread.acquire.head import head_phantom
 from firstread.analyze.register_deformable import Effort
 from firstread.analyze.register_learned import LearnedRegister
 from firstread.core.errors import GeometryError, SettingError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.nets.velocity import VelocityNet
-from firstread.recipes import evidence_registration, register_heads
+from firstread.recipes import evidence_modalities, evidence_registration, register_heads
 from firstread.zoo.store import load
 
 
@@ -72,3 +73,17 @@ def test_the_known_map_is_no_flow_of_one_velocity_and_does_not_fold():
 def test_missing_data_is_one_sentence(tmp_path, capsys):
     assert evidence_registration.main([str(tmp_path), "-o", str(tmp_path)]) == 2
     assert "real data" in capsys.readouterr().err
+
+
+def test_another_kind_of_image_is_registered_and_written_down():
+    data, brain = head_phantom(seed=0, spacing_mm=5.0)
+    grid = Grid.from_spacing(tuple(data.shape), (5.0,) * 3)
+    volume = Image(Rows.subjects(1), data[None, None, None], grid)
+    rows = {kind: [evidence_modalities.known_rigid(volume, brain, 0, kind=kind)] for kind in evidence_modalities.KINDS}
+    assert all(row[0]["error"] < 0.5 * row[0]["before"] and row[0]["dice"] > row[0]["dice before"]
+               for row in rows.values())
+    coarse, its_grid = evidence_modalities.pet_like(data, grid, 0)
+    assert tuple(coarse.shape) == its_grid.shape
+    ramp = evidence_modalities.other_contrast(torch.linspace(0, 1, 20).expand(8, 8, 20), 0).mean(dim=(0, 1))
+    assert float(ramp.diff().max()) > 0.05 and float(ramp.diff().min()) < -0.05  # neither rises nor falls
+    assert "| PET-like |" in evidence_modalities.page(rows)

@@ -15,8 +15,8 @@ from firstread.zoo.monai_bundle import is_bundle, read_bundle
 from firstread.zoo.nnunet import is_nnunet, read_nnunet
 from firstread.zoo.script import read_network
 
-KNOWN = ("a folder of `segment train`, a default weight by name, a trained nnU-Net v2 folder, a MONAI bundle folder, "
-         "TorchScript (.ts, .pt) or ONNX (.onnx)")
+KNOWN = ("a folder of `segment train`, a default weight by name or .safetensors, a trained nnU-Net v2 folder, a MONAI "
+         "bundle folder, TorchScript (.ts, .pt) or ONNX (.onnx)")
 NETWORKS = (".ts", ".pt", ".onnx")
 
 
@@ -26,16 +26,16 @@ def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
     path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, a folder of ``firstread segment
-    train``, or the name of a default weight that carries a plan. folds: which of an nnU-Net's, all by default; members:
-    one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped copies are averaged,
-    where the model was trained on such; overlap of windows: the model's own by default; stated: what ``model.json``
-    would say of a TorchScript or ONNX file (zoo/sidecar.py).
+    train``, or a default weight that carries a plan, by name or by its file. folds: which of an nnU-Net's, all by
+    default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped copies
+    are averaged, where the model was trained on such; overlap of windows: the model's own by default; stated: what
+    ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
 
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
     """
-    if not Path(path).exists() and str(path) in weights_with_plan():
-        return open_weight(str(path))
+    if Path(path).suffix == ".safetensors" or (not Path(path).exists() and str(path) in weights_with_plan()):
+        return open_weight(path if Path(path).suffix == ".safetensors" else str(path))
     if is_trained(Path(path)):
         return open_trained(Path(path), members=members)
     model = read_model(Path(path), folds=folds, stated=stated).with_windows(overlap=overlap, mirror=mirror)

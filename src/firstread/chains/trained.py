@@ -65,22 +65,22 @@ def weights_with_plan() -> list[str]:
     return [name for name in names() if "plan" in stored_card(name)]
 
 
-def open_weight(name: str) -> SegmentByPlan:
-    """The stage of a default weight, by its name.
+def open_weight(name: str | Path) -> SegmentByPlan:
+    """The stage of a default weight by its name, or of one's own by its ``.safetensors`` file with the card beside it.
 
-    Raises InputError for a name that none of :func:`weights_with_plan` has, FormatError for a damaged one.
+    Raises InputError for a weight that is not there or carries no plan, FormatError for a damaged one.
     """
-    if name not in weights_with_plan():
-        raise InputError(f"a weight named {name!r} that segments images", expected=f"one of {weights_with_plan()}",
-                         remedy="see `firstread zoo`")
     stored = load(name)
-    plan = plan_from(stored.card["plan"], f"{name}.json")
+    if "plan" not in stored.card:
+        raise InputError(f"a weight {stored.name!r} whose card has no plan", expected="one that segments images, such "
+                         f"as {weights_with_plan()}", remedy="see `firstread zoo`")
+    plan = plan_from(stored.card["plan"], f"{stored.name}.json")
     network = build_network(plan)
     try:
         network.load_state_dict(stored.state)
     except RuntimeError as error:
-        raise FormatError(f"{name}.safetensors, weights of another network than its card describes",
-                          expected="the weight as it was shipped", remedy="install Firstread again") from error
+        raise FormatError(f"{stored.name}.safetensors, weights of another network than its card describes",
+                          expected="the weight with its own card", remedy="install or train it again") from error
     return SegmentByPlan(networks=[network.eval()], plan=plan).eval()
 
 
