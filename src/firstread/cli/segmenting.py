@@ -95,6 +95,8 @@ def segment_prompt(
                                                "folder; default: a random walker, which needs none.")] = None,
     prepared: Annotated[Literal["auto", "sam", "medsam"], typer.Option(
         help="How the weights were trained to see images; auto: by the file's name.")] = "auto",
+    reach: Annotated[float, typer.Option(help="Without weights: how far in mm from a click the object may reach in "
+                                         "its slice.")] = 50.0,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -105,7 +107,7 @@ def segment_prompt(
     settings = PromptSettings(
         points=tuple(p for p, _ in points), positive=tuple(sign for _, sign in points),
         boxes=tuple(parse_box(text) for text in box or ()), voxels=voxels, frame=frame, name=name, propagate=propagate,
-        prepared=prepared, spacing_mm=numbers(spacing))
+        prepared=prepared, reach_mm=reach, spacing_mm=numbers(spacing))
     made = prompt_to_folder(image, output, settings, model=model, overwrite=overwrite, progress=say)
     found = made["volume_ml"] or made["voxels"]
     say(f"{name}: {found[frame]:g} {'mL' if made['volume_ml'] else 'voxels'} in {len(made['slices'][frame])} slices")
