@@ -86,6 +86,14 @@ def test_another_result_is_replaced_only_when_asked(cine, tmp_path):
     assert prompt_to_folder(cine[0], tmp_path / "out", settings, overwrite=True)["slices"] == [[1], []]
 
 
+def test_an_empty_mask_is_said(tmp_path):
+    ramp = torch.arange(480.0).reshape(1, 1, 1, 1, 20, 24)
+    write_image(tmp_path / "a.nii.gz", Image(Rows.subjects(1), ramp, Grid.from_spacing((1, 20, 24), (5.0, 1.0, 1.0))))
+    made = prompt_to_folder(tmp_path / "a.nii.gz", tmp_path / "out",
+                            PromptSettings(boxes=((6.0, 5.0, 17.0, 14.0),), voxels=True))
+    assert made["voxels"] == [0] and "nothing_found" in [w["code"] for w in made["warnings"]]
+
+
 def test_prompts_are_read_as_written():
     assert parse_point("-1.5,2,3") == ((-1.5, 2.0, 3.0), True) and parse_point("1,2,3:-")[1] is False
     assert parse_box("1,2,3,4,5,6") == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)

@@ -13,10 +13,11 @@ from torch import Tensor
 from firstread.analyze.prompting import PlanePrompt, Promptable
 from firstread.core.errors import GeometryError, SettingError, SignalError
 from firstread.core.prompts import Prompts
-from firstread.core.records import Image, SoftLabels
+from firstread.core.records import Image, Note, SoftLabels
 from firstread.core.stage import Stage
 
 Propagate = Literal["none", "space", "time", "both"]
+NOTHING = Note("nothing_found", "Nothing that stands out was found at the prompt: the mask is empty.")
 
 
 class SegmentPrompted(Stage):
@@ -58,8 +59,9 @@ class SegmentPrompted(Stage):
                                remedy="prompt each image by itself")
         made = torch.stack([self._one(row, image, prompts, number) for number, row in enumerate(data)])
         both = torch.stack((1 - made, made), dim=2)
-        return SoftLabels(image.rows, both, image.grid, ("background", prompts.name), image.times_s, image.cycle_s,
-                          image.source, notes=image.notes)
+        labels = SoftLabels(image.rows, both, image.grid, ("background", prompts.name), image.times_s, image.cycle_s,
+                            image.source, notes=image.notes)
+        return labels if bool((made.detach() > 0.5).flatten(1).any(1).all()) else labels.noted(NOTHING)
 
     def _one(self, data: Float[Tensor, "time channel z y x"], image: Image, prompts: Prompts, row: int
              ) -> Float[Tensor, "time z y x"]:
@@ -69,6 +71,7 @@ class SegmentPrompted(Stage):
             raise GeometryError(f"frame {frame} of an image of {len(data)}", expected=f"0 to {len(data) - 1}",
                                 remedy="count frames from 0")
         said, bounds = plane_prompts(image, prompts, row)
+        bounds = None if bounds is None else bounds.to(data.device)
         empty = PlanePrompt.empty(next(iter(said.values())).spacing_mm)
         zero = torch.zeros(data.shape[3:], dtype=data.dtype, device=data.device)
         slices = list(data[frame].unbind(1))

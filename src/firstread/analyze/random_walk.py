@@ -26,7 +26,7 @@ class RandomWalker(Promptable):
     scaled to 0 … 1 within the window); π: prior of place: about a click, within a box (the ellipse in it), or within
     the mask of the plane before. weight: γ; edge: of :func:`~firstread.ops.random_walker.edge_weights`. reach_mm: how
     far from a click alone the object may reach; pixels farther, and those outside a box, are none of it. Only what is
-    connected with the click (or the middle of the box, or the mask before) is kept.
+    connected with the click or the mask before is kept, and in a box the largest piece.
 
     Differentiable with respect to the image, the window and what is connected being constants. Sources: Grady 2005,
     2006; Rother, Kolmogorov and Blake 2004.
@@ -47,9 +47,10 @@ class RandomWalker(Promptable):
         seen = plane if prompt.before is None else torch.stack((plane, prompt.before[0][(0, *here)]))
         low, high = _limits(seen.detach())
         scaled = (plane - low) / (high - low)
-        place, outside, core = _places(prompt, here, tuple(plane.shape), self.reach_mm)
-        inside = _discs(prompt, here, tuple(plane.shape), radius_px=1.5, positive=True)
-        outside = (outside | _discs(prompt, here, tuple(plane.shape), radius_px=1.5, positive=False)) & ~inside
+        y, x = (v.to(plane.device) for v in _pixels(here))
+        place, outside, core = _places(prompt, here, y, x, self.reach_mm)
+        inside = _discs(prompt, y, x, radius_px=1.5, positive=True)
+        outside = (outside | _discs(prompt, y, x, radius_px=1.5, positive=False)) & ~inside
         if prompt.before is None:
             on, off, rounds = core.to(plane.dtype), (~core & ~inside).to(plane.dtype), self.rounds
             reference = scaled
@@ -65,8 +66,8 @@ class RandomWalker(Promptable):
             mask = p.detach() > 0.5
             p = p * (largest_component(mask, axes=2) if prompt.box is not None else connected(mask, core | inside))
             reference, on, off = scaled, p.clamp(0, 1), (1 - p).clamp(0, 1)
-        whole = torch.zeros(image.shape[1:], dtype=p.dtype, device=p.device)
-        return torch.nn.functional.pad(p, (left, whole.shape[1] - right, top, whole.shape[0] - bottom)).clamp(0, 1)
+        around = (left, image.shape[2] - right, top, image.shape[1] - bottom)
+        return torch.nn.functional.pad(p, around).clamp(0, 1)
 
 
 def window(shape: tuple[int, int], prompt: PlanePrompt, reach_mm: float) -> tuple[int, int, int, int]:
@@ -114,20 +115,17 @@ def _pixels(here: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
     return y, x
 
 
-def _discs(prompt: PlanePrompt, here: tuple[slice, slice], shape: tuple[int, int], *, radius_px: float, positive: bool
-           ) -> Bool[Tensor, "y x"]:
+def _discs(prompt: PlanePrompt, y: Tensor, x: Tensor, *, radius_px: float, positive: bool) -> Bool[Tensor, "y x"]:
     """Pixels within a radius of the clicks of one kind."""
-    y, x = _pixels(here)
-    made = torch.zeros(shape, dtype=torch.bool)
+    made = torch.zeros_like(y, dtype=torch.bool)
     for place in prompt.points[prompt.positive == positive]:
         made |= (y - place[0])**2 + (x - place[1])**2 <= radius_px**2
     return made
 
 
-def _places(prompt: PlanePrompt, here: tuple[slice, slice], shape: tuple[int, int], reach_mm: float
+def _places(prompt: PlanePrompt, here: tuple[slice, slice], y: Tensor, x: Tensor, reach_mm: float
             ) -> tuple[Tensor, Tensor, Tensor]:
     """Prior of place, pixels that are none of the object, and pixels that are taken for it at first."""
-    y, x = _pixels(here)
     dy, dx = prompt.spacing_mm
     if prompt.box is not None:
         y0, x0, y1, x1 = prompt.box.tolist()
@@ -139,11 +137,11 @@ def _places(prompt: PlanePrompt, here: tuple[slice, slice], shape: tuple[int, in
         distance = signed_distance_mm(mask, prompt.spacing_mm).float()
         radius = (float(mask.sum()) * dy * dx / torch.pi)**0.5
         place = torch.sigmoid(-distance / max(1.5 * max(dy, dx), 0.2 * radius))
-        core, outside = mask, torch.zeros(shape, dtype=torch.bool)
+        core, outside = mask, torch.zeros_like(mask)
     else:
         near = torch.stack([((y - p[0]) * dy)**2 + ((x - p[1]) * dx)**2 for p in prompt.points[prompt.positive]])
         distance = near.amin(0).sqrt()
-        place, outside = torch.full(shape, 0.5), distance > reach_mm
+        place, outside = torch.full_like(y, 0.5), distance > reach_mm
         core = distance <= 3 * max(dy, dx)
     for place_of, sign in zip(prompt.points, prompt.positive.tolist(), strict=True):
         others = prompt.points[prompt.positive != sign]

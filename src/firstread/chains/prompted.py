@@ -15,14 +15,16 @@ from firstread.core.stage import Chain
 from firstread.zoo.sam import read_sam
 
 
-def open_promptable(model: Path | None = None, *, prepared: Literal["auto", "sam", "medsam"] = "auto") -> Promptable:
+def open_promptable(model: Path | None = None, *, prepared: Literal["auto", "sam", "medsam"] = "auto",
+                    reach_mm: float = 50.0) -> Promptable:
     """The method: the random walker where no ``model`` is given, else SAM or MedSAM from a local file or folder.
 
     prepared: how the network was trained to see images, which no checkpoint tells; ``auto``: ``medsam`` where the name
-    of the file says so, else ``sam``. Raises InputError and FormatError as :func:`~firstread.zoo.sam.read_sam`.
+    of the file says so, else ``sam``. reach_mm: of the random walker, how far from a click the object may reach.
+    Raises SettingError for a reach of zero, InputError and FormatError as :func:`~firstread.zoo.sam.read_sam`.
     """
     if model is None:
-        return RandomWalker()
+        return RandomWalker(reach_mm=reach_mm)
     if prepared == "auto":
         prepared = "medsam" if "medsam" in model.name.lower() else "sam"
     return PromptedSam(network=read_sam(model), prepared=prepared)

@@ -37,7 +37,8 @@ class PromptSettings:
     points: (x, y, z), or (x, y) in an image of one slice; positive: of each, whether it lies on the object; boxes: (x0,
     y0, z0, x1, y1, z1), or (x0, y0, x1, y1). In RAS+ millimetres, as NIfTI and most viewers say them; voxels: as
     indices counted from 0 instead. frame: of time, counted from 0; name: of the object; propagate: through space, time,
-    both or none; spacing_mm (z, y, x) where the file states none.
+    both or none; prepared: how weights were trained to see images; reach_mm: without weights, how far from a click the
+    object may reach; spacing_mm (z, y, x) where the file states none.
     """
 
     points: tuple[tuple[float, ...], ...] = ()
@@ -48,6 +49,7 @@ class PromptSettings:
     name: str = "object"
     propagate: Propagate = "both"
     prepared: Literal["auto", "sam", "medsam"] = "auto"
+    reach_mm: float = 50.0
     spacing_mm: tuple[float, float, float] | None = None
 
 
@@ -90,7 +92,7 @@ def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, mode
     progress(f"opening {path.name}")
     image = read_image(path, settings)
     prompts = prompts_of(image, settings)
-    method = open_promptable(model, prepared=settings.prepared)
+    method = open_promptable(model, prepared=settings.prepared, reach_mm=settings.reach_mm)
     progress("segmenting")
     with torch.no_grad():
         case = prompted_chain(method, propagate=settings.propagate)(Case({"image": image, "prompts": prompts}))

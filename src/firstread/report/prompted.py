@@ -78,12 +78,12 @@ def page(report: PromptedReport, document: Mapping[str, Any]) -> str:
     slices = sorted({*held.tolist(), *(z for z, _, _ in marks)})
     frames = np.flatnonzero(inside[:, shown].any(axis=(1, 2))).tolist() if len(inside) > 1 else []
     views = {(t, z) for t, z in [(frame, z) for z in _few(slices)] + [(t, shown) for t in _few(frames)]}
-    pixels = {key: magnitude(image, [(0, key[1])])[key[0], 0] for key in views | {(frame, shown)}}
-    low, high = window(np.concatenate([v.ravel() for v in pixels.values()]))
+    pixels = {z: magnitude(image, [(0, z)])[:, 0] for z in {z for _, z in views} | {shown}}
+    low, high = window(pixels[shown][frame])
 
     def view(t: int, z: int, side: int) -> dict[str, Any]:
         own = [mark for place, kind, mark in marks if place == z and t == frame]
-        return _view(to_grey(pixels[t, z], low, high), inside[t, z], own, grid, side)
+        return _view(to_grey(pixels[z][t], low, high), inside[t, z], own, grid, side)
 
     return environment().get_template("prompted.html").render(
         statement=STATEMENT, document=document, frame=frame, shown=shown, large=view(frame, shown, LARGE),
