@@ -27,15 +27,15 @@ def values_of(files: Sequence[SegFile], names: Mapping[int, str], *, ignored: in
     """
     listed = list(dict.fromkeys((number, label) for file in files for number, label in file.segments.items()))
     labels = sorted({label for _, label in listed})
+    by_number = {label: number for number, label in listed}
+    alike = len({number for number, _ in listed}) == len(listed) == len(labels)
     if not names:
-        return dict((label, number) for number, label in listed) if len({n for n, _ in listed}) == len(listed) == \
-            len(labels) else {label: place for place, label in enumerate(labels, start=1)}
+        return by_number if alike else {label: place for place, label in enumerate(labels, start=1)}
     known = {_plain(name): value for value, name in names.items() if value}
-    if not any(_plain(label) in known for label in labels):
-        stated = {value for value in names if value} | ({ignored} - {None})
-        strange = sorted({number for number, _ in listed} - stated)
-        if not strange and len({n for n, _ in listed}) == len(listed) == len(labels):
-            return {label: number for number, label in listed}
+    if ignored is not None:
+        known["ignore"] = ignored
+    if alike and not any(_plain(label) in known for label in labels) and set(by_number.values()) <= set(known.values()):
+        return by_number
     unknown = [label for label in labels if _plain(label) not in known]
     if unknown:
         at = next(file for file in files if unknown[0] in file.segments.values())

@@ -79,7 +79,7 @@ def open_seg(path: Path) -> SegFile:
     try:
         stored = pydicom.dcmread(path, stop_before_pixels=True)
         segments = {int(s.SegmentNumber): str(s.get("SegmentLabel", "") or f"segment {s.SegmentNumber}").strip()
-                    for s in stored.SegmentSequence}
+                    for s in stored.SegmentSequence if int(s.SegmentNumber) > 0}  # 0: the background of label maps
         shared = stored.SharedFunctionalGroupsSequence[0] if stored.get("SharedFunctionalGroupsSequence") else Dataset()
         per_frame = stored.PerFrameFunctionalGroupsSequence
         labelmap = str(stored.get("SegmentationType", "BINARY")) == "LABELMAP"
