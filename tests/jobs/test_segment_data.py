@@ -72,7 +72,8 @@ def test_weights_to_begin_from_and_all_extra_losses(data, tmp_path):
     assert card["networks"] == ["fold_all.safetensors"] and card["validation"] is None and card["warnings"]
     again = train_segmenter(data, tmp_path / "second", TrainSettings(
         plan=plan, start=str(tmp_path / "model" / "fold_all.safetensors")))
-    assert again["hashes"] != card["hashes"]
+    own = train_segmenter(data, tmp_path / "third", TrainSettings(plan=plan, start="self"))
+    assert own["started_from"] == "self" and len({card["hashes"][0], again["hashes"][0], own["hashes"][0]}) == 3
     with pytest.raises(InputError, match="nothing fits"):
         start_from(torch.nn.Linear(2, 2), str(tmp_path / "model" / "fold_all.safetensors"))
 

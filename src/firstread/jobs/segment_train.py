@@ -25,7 +25,7 @@ from firstread.core.provenance import versions, weights_hash
 from firstread.jobs.segment_data import DataSet, find_data
 from firstread.jobs.segment_prepare import data_hash, fingerprint_of, newest, plan_hash, prepare_cases
 from firstread.jobs.segment_validate import split_patients, summary, validate
-from firstread.jobs.segment_weights import save_network, start_from
+from firstread.jobs.segment_weights import painted_weights, save_network, start_from
 from firstread.learn.anatomy import anatomy_loss, autoencoder_loss
 from firstread.learn.fingerprint import SCHEMA as FINGERPRINT
 from firstread.learn.fit import fit
@@ -40,13 +40,14 @@ from firstread.nets.shape_codes import ShapeCodes
 from firstread.report.segment_training import write_page
 
 Progress = Callable[[str], None]
-WORK = "training"
+WORK, SELF = "training", "self"
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """What a user can say. steps, folds, seed: instead of the plan's; plan: a file to use; start: weights to begin
-    from, a name of ``firstread zoo`` or a .safetensors file; workers: processes that make patches ahead."""
+    from, a name of ``firstread zoo``, a .safetensors file, or ``self`` (learned first from the same images without
+    their labels); workers: processes that make patches ahead."""
 
     steps: int | None = None
     folds: int | None = None
@@ -189,8 +190,12 @@ def _trained(cases: list[PreparedCase], plan: Plan, weights: Path, checkpoint: P
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(plan)
-    if settings.start is not None:
-        start_from(network, settings.start)
+    start = settings.start
+    if start == SELF:
+        start = str(painted_weights(cases, plan, checkpoint.with_name(f"painted_{weights.name}"), seed=seed,
+                                    steps=plan.training.steps, device=settings.device))
+    if start is not None:
+        start_from(network, start)
     t = plan.training
     batches = Patches(cases, plan, seed=seed)
     anatomy = _anatomy(batches, plan, checkpoint, seed).to(settings.device) if plan.loss.anatomy else None
@@ -223,7 +228,7 @@ def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[s
                 "of it says nothing about others." for c in few] if rows else [
                     "Trained on all patients: nothing was held out, nothing was validated."]
     network = build_network(plan)
-    if settings.start is not None and (left := start_from(network, settings.start)):
+    if settings.start not in (None, SELF) and (left := start_from(network, settings.start)):
         warnings.append(f"Of the network {len(left)} parameters did not fit those of {settings.start} and began at "
                         "random.")
     return {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "networks": names,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from firstread.core.errors import InputError
+from firstread.learn.patches import PreparedCase
+from firstread.learn.selfsupervised import pretrain
+from firstread.nets.plan import Plan
 from firstread.zoo.store import load
 
 
@@ -24,6 +28,15 @@ def start_from(network: nn.Module, name: str) -> list[str]:
                          "network", remedy="take the network of those weights into plan.json")
     network.load_state_dict({**own, **fitting})
     return [key for key in own if key not in fitting]
+
+
+def painted_weights(cases: Sequence[PreparedCase], plan: Plan, path: Path, *, steps: int, seed: int,
+                    device: str = "cpu") -> Path:
+    """The file of weights that learned from the images of ``cases`` alone, made where it is not there yet."""
+    if not path.is_file():
+        save_network(pretrain(cases, plan, steps=steps, checkpoint=path.with_suffix(".pt"), seed=seed, device=device),
+                     path)
+    return path
 
 
 def save_network(network: nn.Module, path: Path) -> None:

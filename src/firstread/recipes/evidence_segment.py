@@ -29,7 +29,7 @@ from firstread.io.nifti import write_image, write_labels
 from firstread.jobs.segment_data import DataSet, find_data
 from firstread.jobs.segment_prepare import fingerprint_of, plan_hash, prepare_cases
 from firstread.jobs.segment_validate import split_patients, validate
-from firstread.jobs.segment_weights import save_network, start_from
+from firstread.jobs.segment_weights import painted_weights, save_network, start_from
 from firstread.learn.fit import fit
 from firstread.learn.patches import Patches, PreparedCase
 from firstread.learn.planning import plan_for
@@ -44,7 +44,7 @@ from firstread.recipes.segment_tables import page
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 FOLDS, STEPS, BATCH, CURVE_STEPS = 4, 400, 8, 80
 PATCH, PIXEL_MM, CURVE_PATCH, CURVE_PIXEL_MM = (80, 80), 2.0, (96, 96), 1.5
-LABELLED = (1, 2, 5, 15)
+LABELLED, STARTS, PAINTING_STEPS = (1, 2, 5, 15), ("random", "phantom", "self"), 60
 ARMS = {"firstread": NetworkPlan(),
         "monai": NetworkPlan(kind="monai", name="UNet", widths=(), strides=(), blocks=(), deep_supervision=False,
                              arguments={"channels": [16, 32, 64, 128, 256], "strides": [2, 2, 2, 2],
@@ -136,23 +136,33 @@ def compare(data: DataSet, plan: Plan, work: Path) -> dict[str, list[dict[str, A
 def curve(data: DataSet, plan: Plan, work: Path, *, draws: int) -> dict[str, list[dict[str, Any]]]:
     """By number of labelled patients and start, the scores of the held-out patients of the first ``draws`` folds."""
     cases = prepare_cases(data, plan, work / "cases-percentiles", progress=_say)
-    folds = split_patients(data.samples, FOLDS)
     made: dict[str, list[dict[str, Any]]] = {}
-    for number, held in enumerate(folds[:draws]):
+    for number, held in enumerate(split_patients(data.samples, FOLDS)[:draws]):
         samples = [data.samples[n] for n in held]
         made.setdefault("0 phantom", []).extend(run(f"curve-0-phantom-{number}", plan, [], samples, work, seed=number,
                                                     start="heart-sax", untrained=True))
-        others = sorted({s.patient for n, s in enumerate(data.samples) if n not in held})
-        order = torch.randperm(len(others), generator=torch.Generator().manual_seed(100 + number)).tolist()
         for count in LABELLED:
-            chosen = {others[k] for k in order[:count]}
-            training = [case for case, s in zip(cases, data.samples, strict=True) if s.patient in chosen]
-            for start in ("random", "phantom"):
-                _say(f"curve: fold {number}, {count} patients, {start}")
-                made.setdefault(f"{count} {start}", []).extend(run(
-                    f"curve-{count}-{start}-{number}", plan, training, samples, work, seed=number,
-                    start="heart-sax" if start == "phantom" else None))
+            for start in STARTS:
+                made.setdefault(f"{count} {start}", []).extend(
+                    point(data, cases, plan, work, number=number, held=held, count=count, start=start))
     return made
+
+
+def point(data: DataSet, cases: Sequence[PreparedCase], plan: Plan, work: Path, *, number: int, held: Sequence[int],
+          count: int, start: str) -> list[dict[str, Any]]:
+    """One training of the curve: fold ``number``, so many labelled patients of those not held out, this start."""
+    others = sorted({s.patient for n, s in enumerate(data.samples) if n not in held})
+    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(100 + number)).tolist()
+    chosen = {others[k] for k in order[:count]}
+    training = [case for case, s in zip(cases, data.samples, strict=True) if s.patient in chosen]
+    _say(f"curve: fold {number}, {count} patients, {start}")
+    weights = {"random": None, "phantom": "heart-sax"}
+    if start == "self":
+        unlabelled = [case for n, case in enumerate(cases) if n not in held]
+        weights["self"] = str(painted_weights(unlabelled, plan, work / f"painted-{number}.safetensors",
+                                              steps=PAINTING_STEPS, seed=number))
+    return run(f"curve-{count}-{start}-{number}", plan, training, [data.samples[n] for n in held], work, seed=number,
+               start=weights[start])
 
 
 def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = FOLDS) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: i
     points = curve(data, curve_plan(plan, steps=curve_steps), work, draws=draws) if curve_steps else {}
     seconds = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*-*.json"))}
     return {"plan": plan.as_dict(), "arms": arms, "curve": points, "curve_steps": curve_steps, "draws": draws,
-            "patients": len({s.patient for s in data.samples}),
+            "painting_steps": PAINTING_STEPS, "patients": len({s.patient for s in data.samples}),
             "cost": {name: {k: v for k, v in document.items() if k != "rows"} for name, document in seconds.items()}}
 
 
