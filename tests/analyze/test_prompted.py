@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstread.analyze.prompted import SegmentPrompted
-from firstread.analyze.prompting import box_of, deepest
+from firstread.analyze.prompting import Promptable, box_of, deepest
 from firstread.analyze.random_walk import RandomWalker
 from firstread.core.errors import GeometryError, SettingError, SignalError
 from firstread.core.geometry import Grid
@@ -71,6 +71,46 @@ def test_a_box_over_slices_bounds_the_object():
     made = found(image, boxes=[(12, 14, 2, 32, 34, 4)])
     assert made[0].any(-1).any(-1).tolist() == [False, False, True, True, True, False, False]
     assert dice(made[0, 2:5], inside[0, 2:5]).item() > 0.9
+
+
+class Bright(Promptable):
+    """What is bright, and the order in which planes were asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, image, prompt):
+        self.asked.append((int(image[0, 0, 0]), prompt.before is not None, len(prompt.points)))
+        return (image[0] % 1 > 0.5).to(image.dtype)
+
+
+def numbered(holes=()):
+    """A bright square in every slice but ``holes``; the whole part of each slice is its number."""
+    data = torch.zeros(GRID.shape)
+    data[:, 10:20, 10:20] = 0.75
+    data[list(holes)] = 0
+    return Image(Rows.subjects(1), (data + torch.arange(7.0)[:, None, None])[None, None, None], GRID)
+
+
+def test_it_begins_at_the_first_click_and_obeys_the_others_on_its_way():
+    method = Bright()
+    stage = SegmentPrompted(method=method)
+    said = Prompts.on_grid(GRID, points=[(15, 15, 3), (12, 12, 1), (30, 30, 4)], positive=[True, True, False])
+    stage(numbered(), said)
+    assert method.asked == [(3, False, 1), (4, True, 1), (5, True, 0), (6, True, 0), (2, True, 0), (1, True, 1),
+                            (0, True, 0)]
+
+
+def test_it_ends_where_the_object_does_and_begins_again_at_a_click():
+    image, method = numbered(holes=(4,)), Bright()
+    stage = SegmentPrompted(method=method)
+    once = stage(image, Prompts.on_grid(GRID, points=[(15, 15, 2)])).data[0, 0, 1].flatten(1).any(1).tolist()
+    assert once == [True, True, True, True, False, False, False]
+    again = stage(image, Prompts.on_grid(GRID, points=[(15, 15, 2), (15, 15, 6)])).data[0, 0, 1].flatten(1).any(1)
+    assert again.tolist() == [True, True, True, True, False, False, True]
+    boxed = stage(image, Prompts.on_grid(GRID, points=[(15, 15, 6)], boxes=[(10, 10, 1, 19, 19, 3)])).data[0, 0, 1]
+    assert boxed.flatten(1).sum(1).tolist() == [0, 100, 100, 100, 0, 0, 0]
 
 
 def test_flipped_and_moved_grids_give_the_same_millimetres():

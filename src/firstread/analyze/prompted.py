@@ -29,12 +29,14 @@ class SegmentPrompted(Stage):
     none. largest_growth: times as large as in the plane before a mask may be; least_overlap: share of the smaller one
     of both that they must have in common.
 
-    The mask found in a plane is the prompt of the next; there it ends where the mask vanishes, leaks or jumps. Slices
-    with clicks or boxes of their own obey them, and never end it. A box over several slices bounds the object; it
-    prompts its middle slice. ``[background, object]`` on the image's grid; complex images are taken by magnitude.
-    Differentiable with respect to ``image.data`` where the method is; the prompts of carried masks are constants of the
-    gradient. Raises GeometryError for a prompt outside the image, SettingError for channels or clicks that the method
-    does not know, SignalError for values that are no numbers.
+    It begins in the slice of the first box, else of the first click on the object. The mask found in a plane is the
+    prompt of the next; there it ends where the mask vanishes, leaks or jumps. Slices with clicks or boxes of their own
+    obey them, and never end it. A box over several slices bounds the object; it prompts its middle slice.
+
+    ``[background, object]`` on the image's grid; complex images are taken by magnitude. Differentiable with respect to
+    ``image.data`` where the method is; the prompts of carried masks are constants of the gradient. Raises GeometryError
+    for a prompt outside the image, SettingError for channels or clicks that the method does not know, SignalError for
+    values that are no numbers.
     """
 
     result: ClassVar[str] = "labels"
@@ -92,10 +94,8 @@ class SegmentPrompted(Stage):
 
     def _carry(self, planes: Sequence[Tensor], said: Mapping[int, PlanePrompt], empty: PlanePrompt,
                bounds: Bool[Tensor, "z y x"] | None, start: tuple[int, Tensor] | None = None) -> dict[int, Tensor]:
-        """Probabilities of the planes that the object reaches from the one that says most, both ways."""
-        first = start[0] if start is not None else max(
-            (z for z, prompt in said.items() if prompt.said),
-            key=lambda z: (said[z].box is not None, int(said[z].positive.sum()), -z))
+        """Probabilities of the planes that the object reaches from the one that was prompted first, both ways."""
+        first = start[0] if start is not None else next(z for z, prompt in said.items() if prompt.said)
         found = {first: start[1] if start is not None else self.method(planes[first], said[first])}
         for way in (range(first + 1, len(planes)), range(first - 1, -1, -1)):
             last: tuple[Tensor, Tensor] | None = (planes[first], found[first].detach() > 0.5)
@@ -127,7 +127,7 @@ class SegmentPrompted(Stage):
 
 def plane_prompts(image: Image, prompts: Prompts, row: int
                   ) -> tuple[dict[int, PlanePrompt], Bool[Tensor, "z y x"] | None]:
-    """What is said of each slice, and the voxels that boxes over several slices leave to the object (None: all).
+    """What is said of each slice, boxes first, then clicks in their order; the voxels that boxes leave (None: all).
 
     Raises GeometryError for a prompt outside the image, SettingError for two boxes in one slice.
     """
@@ -159,7 +159,7 @@ def plane_prompts(image: Image, prompts: Prompts, row: int
             x0, y0, x1, y1 = (int(v) for v in (*low[:2].round(), *high[:2].round()))
             bounds = torch.zeros(grid.shape, dtype=torch.bool) if bounds is None else bounds
             bounds[bottom:top + 1, y0:y1 + 1, x0:x1 + 1] = True
-    for number in sorted({int(z) for z in points[:, 2].round()}):
+    for number in dict.fromkeys(int(z) for z in points[:, 2].round()):
         here = points[:, 2].round() == number
         old = said.get(number, PlanePrompt.empty(spacing))
         said[number] = replace(old, points=points[here][:, [1, 0]].float(), positive=prompts.positive[row].cpu()[here])

@@ -166,7 +166,8 @@ def page(real: Mapping[str, Sequence[Score]], simulated: Mapping[str, Sequence[S
         "# Promptable segmentation without weights", "",
         "Made by `python -m firstread.recipes.evidence_prompted FOLDER -o docs/evidence --work FOLDER`. The random "
         "walker with its default settings, nothing learned and nothing chosen on these data (its settings were looked "
-        "at on four simulated hearts of another family). No published SAM or MedSAM weights were at hand: of them only "
+        "at on four simulated hearts of another family); one mistake in the program, about the order of clicks, was "
+        "mended after a first run on these scans. No published SAM or MedSAM weights were at hand: of them only "
         "the equality of numbers with the original program is tested.", "",
         "The user is simulated from the truth. Box: tight, on the slice where the object is largest. One point: that "
         "slice's pixel farthest from the border. Three points: two more, each in the middle of the largest piece "
