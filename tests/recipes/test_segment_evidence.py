@@ -31,7 +31,7 @@ def test_the_page_states_its_budget_and_pairs():
     cost = {f"{arm}-0-x": {"parameters": 1_500_000, "all_s": 60.0} for arm in (*ARMS, "curve-1-random")}
     found = {"plan": plan.as_dict(), "arms": {arm: rows(0.0) for arm in ARMS}, "curve_steps": 80, "draws": 2,
              "curve": {"0 phantom": rows(0.0), "1 random": rows(-0.2), "1 phantom": rows(0.0), "1 self": rows(-0.1)},
-             "painting_steps": 120, "patients": 6, "cost": cost}
+             "painting_steps": 120, "patients": 6, "first": ["p0", "p1", "p2"], "cost": cost}
     text = page(found, NAMES[1:])
     assert "A small budget on purpose" in text and "1000 steps of 8 patches of 80×80" in text
     assert "| 1 | phantom | 0.200 [0.200, 0.200]; t" in text and "| 1 | self | 0.100 [0.100, 0.100]; t" in text

@@ -177,6 +177,7 @@ def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: i
     seconds = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*-*.json"))}
     return {"plan": plan.as_dict(), "arms": arms, "curve": points, "curve_steps": curve_steps, "draws": draws,
             "painting_steps": PAINTING_STEPS, "patients": len({s.patient for s in data.samples}),
+            "first": sorted({data.samples[n].patient for n in split_patients(data.samples, FOLDS)[0]}),
             "cost": {name: {k: v for k, v in document.items() if k != "rows"} for name, document in seconds.items()}}
 
 

@@ -38,6 +38,10 @@ def difference(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str,
     return f"{paired_difference(a, b).text(3)}; t {paired_t(a, b).text(3)}"
 
 
+def _of(rows: Sequence[Mapping[str, Any]], patients: Sequence[str]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["patient"] in patients]
+
+
 def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
     """segment.md."""
     arms, plan, cost = found["arms"], found["plan"], found["cost"]
@@ -78,6 +82,8 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
     lines += ["", f"Paired per patient, {TITLES[first]} minus {TITLES[second]} (bootstrap over patients; t):", "",
               f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}",
               f"| {' | '.join(difference(arms[first], arms[second], k) for k in keys)} |", "",
+              "On the patients held out in the first fold alone, mean of classes: "
+              f"{difference(*(_of(arms[arm], found['first']) for arm in (first, second)), None)}.", "",
               "One seed per fold: the interval is over patients, not over trainings.", ""]
     if found["curve"]:
         lines += _curve(found, columns, keys, minutes("curve-"))
