@@ -98,7 +98,8 @@ class SegmentPrompted(Stage):
         first = start[0] if start is not None else next(z for z, prompt in said.items() if prompt.said)
         found = {first: start[1] if start is not None else self.method(planes[first], said[first])}
         for way in (range(first + 1, len(planes)), range(first - 1, -1, -1)):
-            last: tuple[Tensor, Tensor] | None = (planes[first], found[first].detach() > 0.5)
+            mask = found[first].detach() > 0.5
+            last: tuple[Tensor, Tensor] | None = (planes[first], mask if bounds is None else mask & bounds[first])
             for number in way:
                 prompt = said.get(number, empty)
                 if last is not None and int(last[1].sum()) < self.least_px:
@@ -131,7 +132,7 @@ def plane_prompts(image: Image, prompts: Prompts, row: int
 
     Raises GeometryError for a prompt outside the image, SettingError for two boxes in one slice.
     """
-    grid = image.select(torch.tensor([row])).grid
+    grid = image.grid.select(torch.tensor([row])).to("cpu")
     sizes = torch.tensor(grid.shape[::-1], dtype=torch.float64)
     spacing = (float(grid.spacing_mm[0, 1]), float(grid.spacing_mm[0, 2]))
     points = grid.to_index(prompts.points_mm[row:row + 1].cpu())[0]
