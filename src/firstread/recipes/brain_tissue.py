@@ -25,7 +25,7 @@ from firstread.recipes.files import write_text, write_weight
 
 NAME = "brain-tissue"
 SUMMARY = "fluid, grey and white matter of the brain at 2 mm, any MR contrast, with or without skull"
-SEED, STEPS, SCHEDULE, SIZE = 0, 600, 600, 48
+SEED, STEPS, SIZE = 0, 1500, 48
 PLAN = Plan(classes=tuple(ClassPlan(name, value) for value, name in enumerate(CLASSES)), mode="3d",
             spacing_mm=(SPACING_MM,) * 3, patch=(96, 96, 96), normalization=(Normalization(kind="percentiles"),),
             network=NetworkPlan(kind="unet", widths=(12, 24, 48, 96), strides=(), blocks=()), overlap=0.25)
@@ -46,16 +46,15 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
     """Train and write weight and card; interrupted, the same call continues. data: the folder of the MNI152 maps.
 
-    ``STEPS`` of a schedule of ``SCHEDULE`` are taken; ``steps`` sets both. Raises InputError where the maps are not
-    found.
+    Raises InputError where the maps are not found.
     """
     maps = load_maps(maps_folder(data))
     count = steps or STEPS
     key = Key(SEED, "brain_tissue")
     torch.manual_seed(SEED)
     net = fit(build_network(PLAN).to(device), lambda number: draw_scene(maps, key, number, size=SIZE), loss,
-              steps=steps or SCHEDULE, stop=lambda done: done >= count, seed=SEED, learning_rate=3e-3, warmup=25,
-              averaging=0.98, checkpoint=output / "brain-tissue.pt", every=25)
+              steps=count, seed=SEED, learning_rate=3e-3, warmup=25, averaging=0.98,
+              checkpoint=output / "brain-tissue.pt", every=25)
     write_text(output / f"{NAME}.json", json.dumps(card(count), indent=1, ensure_ascii=False) + "\n")
     return write_weight(net, output / f"{NAME}.safetensors")
 

@@ -24,7 +24,7 @@ from firstread.recipes.files import refuse_data, write_text, write_weight
 
 NAME = "heart-lax"
 SUMMARY = "2- and 4-chamber heart segmentation, from simulated planes alone"
-SEED, STEPS, SUBJECTS, SIZE, SPACING_MM = 0, 500, 6, 128, 1.6
+SEED, STEPS, SUBJECTS, SIZE, SPACING_MM = 0, 900, 6, 128, 1.6
 VIEWS: tuple[View, View] = ("4-chamber", "2-chamber")
 PLAN = Plan(classes=tuple(ClassPlan(name, value) for value, name in enumerate(NAMES)), mode="2d",
             spacing_mm=(None, SPACING_MM, SPACING_MM), patch=(192, 192),
