@@ -39,6 +39,23 @@ LEVEL = 0.9
 Numbers = dict[str, float]
 
 
+def label_of(setting: Setting, steps: int) -> str:
+    """Short text that differs where anything does that a trained arm depends on, its acceleration apart."""
+    about = asdict(setting) | {"steps": steps, "acceleration": 0}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def setting_at(setting: Setting, acceleration: float) -> Setting:
+    """The setting of one acceleration; from 16-fold on three centre lines, fewer make no coil maps."""
+    least = 3 if acceleration >= 16 else 0
+    return replace(setting, acceleration=acceleration, centre_lines=max(setting.centre_lines, least))
+
+
+def folder_of(work: Path, setting: Setting, steps: int, acceleration: float, seed: int) -> Path:
+    """Where the arms of one acceleration and seed lie."""
+    return work / label_of(setting, steps) / f"{acceleration:g}-seed{seed}"
+
+
 @dataclass(frozen=True)
 class Study:
     """How large the study is; baseline: the arm that all are compared with."""
@@ -59,15 +76,9 @@ class Study:
                                "more (each half calibrates the other), one seed and step or more",
                                remedy="correct --baseline, --arms, --test, --seeds or --steps")
 
-    def label(self) -> str:
-        """Short text that differs where anything does that a trained arm depends on."""
-        about = asdict(self.setting) | {"steps": self.steps, "acceleration": 0}
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-
     def at(self, acceleration: float) -> Setting:
-        """The setting of one acceleration; from 16-fold on three centre lines, fewer make no coil maps."""
-        least = 3 if acceleration >= 16 else 0
-        return replace(self.setting, acceleration=acceleration, centre_lines=max(self.setting.centre_lines, least))
+        """The setting of one acceleration."""
+        return setting_at(self.setting, acceleration)
 
     def lines(self, acceleration: float) -> int:
         """Lines per frame: with one line in every frame of a heartbeat, heartbeats per slice."""
@@ -81,7 +92,7 @@ def run(study: Study, acceleration: float, work: Path, masks: Path, *, device: s
     made: dict[str, list[list[Numbers]]] = {arm: [] for arm in study.arms}
     for seed in range(study.seeds):
         for arm in study.arms:
-            folder = work / study.label() / f"{acceleration:g}-seed{seed}"
+            folder = folder_of(work, study.setting, study.steps, acceleration, seed)
             print(f"{acceleration:g}-fold, seed {seed}, {arm}", file=sys.stderr, flush=True)
             parts = train_arm(folder, arm=arm, setting=study.at(acceleration), pool=pool, steps=study.steps, seed=seed,
                               device=device)
@@ -188,6 +199,7 @@ def report(study: Study, rows: Sequence[Row], command: str) -> str:
 def picture(rows: Sequence[Row], path: Path) -> None:
     """EF error and interval width against lines per frame, a line for each arm."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
@@ -195,8 +207,14 @@ def picture(rows: Sequence[Row], path: Path) -> None:
         own = sorted((row.lines, row.error, row.width) for row in rows if row.arm == arm)
         for axis, column in zip(axes, (1, 2), strict=True):
             axis.plot([entry[0] for entry in own], [entry[column] for entry in own], marker="o", label=arm)
+    lines = sorted({row.lines for row in rows})
     for axis, label in zip(axes, ("mean absolute EF error (points)", "width of 90 % intervals (points)"), strict=True):
-        axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label)
+        axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label, xscale="log", yscale="log")
+        axis.set_xticks(lines, [str(count) for count in lines])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.margins(0.08, 0.12)
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
