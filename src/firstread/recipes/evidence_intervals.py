@@ -42,7 +42,9 @@ from firstread.trust.weighted import WeightedIntervals, fit_ratio
 
 NAMES = ("LVEF", "LVEDV", "LVM", "WT_Global")
 SHIFTS: Mapping[str, Scanner] = {"SNR 12 instead of 30": Scanner(snr=12.0),
-                                 "10-fold instead of 6-fold": Scanner(acceleration=10.0)}
+                                 "10-fold instead of 6-fold": Scanner(acceleration=10.0),
+                                 "4 coils instead of 8": Scanner(coils=4),
+                                 "contrast to the power 0.6": Scanner(contrast=0.6)}
 PLAIN, ENSEMBLE, GROUPED = "the number alone", "normalized by the ensemble", "normalized, by third of measured EF"
 LAPLACE, EVIDENTIAL = "Laplace head", "evidential head"
 

@@ -9,12 +9,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Complex
 from torch import Tensor
 
 from firstread import acquire
@@ -45,7 +46,10 @@ ZERO_FILLED, OURS = "zero-filled", "ours"
 
 @dataclass(frozen=True)
 class Scanner:
-    """How the subjects are scanned: matrix² pixels of ``spacing_mm``, slices from above the base to beyond the apex."""
+    """How the subjects are scanned: matrix² pixels of ``spacing_mm``, slices from above the base to beyond the apex.
+
+    contrast: exponent of the image's magnitude before it is scanned; below 1, tissues look more alike.
+    """
 
     matrix: int = 96
     spacing_mm: float = 2.0
@@ -55,10 +59,12 @@ class Scanner:
     coils: int = 8
     acceleration: float = 6.0
     snr: float = 30.0
+    contrast: float = 1.0
 
     def label(self) -> str:
         """Short text that differs where any setting or the simulation's code does."""
-        made = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
+        about = {name: value for name, value in asdict(self).items() if (name, value) != ("contrast", 1.0)}
+        made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         room = Path(acquire.__file__).parent
         for file in (*sorted(room.glob("heart*.py")), *(room / f"{name}.py" for name in SCANNER_CODE)):
             made.update(file.read_bytes())
@@ -80,6 +86,18 @@ class Simulated:
         return Image(self.kspace.rows, data, self.kspace.grid, self.kspace.times_s, self.kspace.cycle_s)
 
 
+def with_contrast(image: Complex[Tensor, "*axes"], exponent: float) -> Complex[Tensor, "*axes"]:
+    """``x |x / m|^(c - 1)``, m the largest magnitude: phase kept, ratios of magnitudes to the power c.
+
+    >>> with_contrast(torch.tensor([1.0 + 0j, -0.25 + 0j]), 0.5).real.tolist()
+    [1.0, -0.5]
+    """
+    if exponent == 1.0:
+        return image
+    size = image.abs()
+    return image * (size / size.max()).clamp_min(1e-6) ** (exponent - 1)
+
+
 def simulate(scanner: Scanner, family: Family, index: int) -> Simulated:
     """Draw subject ``index`` of ``family`` and scan it with the coils of the test family."""
     seed, side = FIRST_SEED[family] + index, scanner.matrix
@@ -87,7 +105,8 @@ def simulate(scanner: Scanner, family: Family, index: int) -> Simulated:
                          slice_thickness_mm=scanner.slice_thickness_mm, gap_mm=scanner.gap_mm, frames=scanner.frames)
     encode = Encode(sampling=VariableDensity(acceleration=scanner.acceleration), coils=LoopCoils(count=scanner.coils),
                     snr=scanner.snr)
-    return Simulated(encode(made.image, Key(seed, "evidence")), made.labels, made.image.data[0, :, 0].abs(),
+    image = replace(made.image, data=with_contrast(made.image.data, scanner.contrast))
+    return Simulated(encode(image, Key(seed, "evidence")), made.labels, image.data[0, :, 0].abs(),
                      dict(made.truth.values), made.truth.pathology)
 
 
