@@ -133,7 +133,8 @@ def compare(data: DataSet, plan: Plan, work: Path) -> dict[str, list[dict[str, A
     return made
 
 
-def curve(data: DataSet, plan: Plan, work: Path, *, draws: int) -> dict[str, list[dict[str, Any]]]:
+def curve(data: DataSet, plan: Plan, work: Path, *, draws: int, labelled: Sequence[int] = LABELLED,
+          starts: Sequence[str] = STARTS) -> dict[str, list[dict[str, Any]]]:
     """By number of labelled patients and start, the scores of the held-out patients of the first ``draws`` folds."""
     cases = prepare_cases(data, plan, work / "cases-percentiles", progress=_say)
     made: dict[str, list[dict[str, Any]]] = {}
@@ -141,8 +142,8 @@ def curve(data: DataSet, plan: Plan, work: Path, *, draws: int) -> dict[str, lis
         samples = [data.samples[n] for n in held]
         made.setdefault("0 phantom", []).extend(run(f"curve-0-phantom-{number}", plan, [], samples, work, seed=number,
                                                     start="heart-sax", untrained=True))
-        for count in LABELLED:
-            for start in STARTS:
+        for count in labelled:
+            for start in starts:
                 made.setdefault(f"{count} {start}", []).extend(
                     point(data, cases, plan, work, number=number, held=held, count=count, start=start))
     return made
@@ -165,7 +166,8 @@ def point(data: DataSet, cases: Sequence[PreparedCase], plan: Plan, work: Path, 
                start=weights[start])
 
 
-def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = FOLDS) -> dict[str, Any]:
+def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = FOLDS,
+             labelled: Sequence[int] = LABELLED, starts: Sequence[str] = STARTS) -> dict[str, Any]:
     """All runs and what the page says of them."""
     data = write_data(folder, work / "data")
     stored = work / "fingerprint.json"
@@ -173,7 +175,8 @@ def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: i
         write_text(stored, json.dumps(fingerprint_of(data, progress=_say)))
     plan = base_plan(json.loads(stored.read_text(encoding="utf-8")), steps=steps)
     arms = compare(data, plan, work)
-    points = curve(data, curve_plan(plan, steps=curve_steps), work, draws=draws) if curve_steps else {}
+    points = curve(data, curve_plan(plan, steps=curve_steps), work, draws=draws, labelled=labelled,
+                   starts=starts) if curve_steps else {}
     seconds = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*-*.json"))}
     return {"plan": plan.as_dict(), "arms": arms, "curve": points, "curve_steps": curve_steps, "draws": draws,
             "painting_steps": PAINTING_STEPS, "patients": len({s.patient for s in data.samples}),
@@ -191,12 +194,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="of each fold of the comparison")
     parser.add_argument("--curve-steps", type=int, default=CURVE_STEPS, help="of each point of the curve; 0: no curve")
     parser.add_argument("--draws", type=int, default=FOLDS, help="folds of the curve, each a draw of labelled patients")
+    parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="numbers of labelled patients")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS, help="weights that points begin from")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         given.work.mkdir(parents=True, exist_ok=True)
         found = evidence(given.folder, given.work, steps=given.steps, curve_steps=given.curve_steps,
-                         draws=given.draws)
+                         draws=given.draws, labelled=given.labelled, starts=given.starts)
     except FirstreadError as error:
         print(f"evidence_segment: {error}", file=sys.stderr)
         return 2

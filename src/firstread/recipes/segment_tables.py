@@ -87,22 +87,33 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
               "One seed per fold: the interval is over patients, not over trainings.", ""]
     if found["curve"]:
         lines += _curve(found, columns, keys, minutes("curve-"))
-    lines += ["Command: `python -m firstread.recipes.evidence_segment FOLDER -o docs/evidence --work FOLDER`. Times "
-              "are CPU times of a shared, busy machine: read ratios only.", ""]
+    trained = [name.split() for name in found["curve"] if name != "0 phantom"]
+    counts, starts = ([*dict.fromkeys(name[k] for name in trained)] for k in (0, 1))
+    options = f" --draws {found['draws']} --labelled {' '.join(counts)} --starts {' '.join(starts)}" if counts else ""
+    command = f"python -m firstread.recipes.evidence_segment FOLDER -o docs/evidence --work FOLDER{options}"
+    lines += [f"Command: `{command}`. Times are CPU times of a shared, busy machine: read ratios only.", ""]
     return "\n".join(lines)
+
+
+ABOUT_STARTS = {"random": "random weights", "phantom": "the default weight, trained on simulated hearts alone",
+           "self": "weights that had learned, in {steps} steps, to paint hidden blocks of the images of all 15 "
+                   "patients who are not held out, without labels"}
 
 
 def _curve(found: Mapping[str, Any], columns: Sequence[str], keys: Sequence[str | None], minutes: float) -> list[str]:
     points, draws = found["curve"], found["draws"]
+    starts = list(dict.fromkeys(name.split()[1] for name in points if not name.startswith("0 ")))
+    about = "; ".join(ABOUT_STARTS[s].format(steps=found["painting_steps"]) + f" (`{s}`)" for s in starts)
+    absent = [f"`{s}`" for s in ABOUT_STARTS if s not in starts]
+    left = f" Not run here: {', '.join(absent)}." if absent else ""
     lines = ["## What labelled patients are worth", "",
              f"The network of the default weight `heart-sax` (plain U-Net), trained for {found['curve_steps']} steps "
-             "with few labelled patients, from `random` weights; from the default weight, trained on simulated hearts "
-             f"alone (`phantom`); or from weights that had learned, in {found['painting_steps']} steps, to paint "
-             "hidden blocks of the images of all 15 patients who are not held out, without labels (`self`). "
+             f"with few labelled patients. It starts from {about}.{left} "
              + ("One fold draws its" if draws == 1 else f"Each of {draws} folds draws its own")
              + " labelled patients out of its 15, and is scored on its 5. Zero patients: the default weight as it is, "
-             "in plain tiles, without the search, the ensemble and the clean-up of `firstread read`. Pixels of 1.5 mm.",
-             "", f"| labelled patients | start | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+             "in plain tiles, without the search, the ensemble and the clean-up of `firstread read`. Pixels of 1.5 mm. "
+             "The steps are few: the curve says what a start is worth to who cannot train long, not in the end.", "",
+             f"| labelled patients | start | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     for name, rows in points.items():
         count, start = name.split()
         lines.append(f"| {count} | {start} | {' | '.join(cell(rows, k) for k in keys)} |")
