@@ -29,8 +29,9 @@ def segment_train(
                                               "rules.")] = None,
     only_plan: Annotated[bool, typer.Option("--only-plan", help="Write fingerprint.json and plan.json, and stop.")] =
         False,
-    start: Annotated[str | None, typer.Option(help="Weights to begin from: a name of `firstread zoo` or a "
-                                              ".safetensors file.")] = None,
+    start: Annotated[str | None, typer.Option(help="Weights to begin from: a name of `firstread zoo`, a "
+                                              ".safetensors file, or self: learned first from the same images "
+                                              "without their labels.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make patches ahead.")] = 0,
     seed: Annotated[int | None, typer.Option(help="What all random draws come from; default: the plan's.")] = None,

@@ -63,7 +63,9 @@ class Scanner:
 
     def label(self) -> str:
         """Short text that differs where any setting or the simulation's code does."""
-        about = {name: value for name, value in asdict(self).items() if (name, value) != ("contrast", 1.0)}
+        about = asdict(self)
+        if self.contrast == 1.0:
+            del about["contrast"]  # changes nothing then, nor the names of what was stored before it was a setting
         made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         room = Path(acquire.__file__).parent
         for file in (*sorted(room.glob("heart*.py")), *(room / f"{name}.py" for name in SCANNER_CODE)):
