@@ -126,7 +126,7 @@ def test_the_ejection_fraction_has_a_gradient_that_reaches_a_learned_mask():
 
 def test_a_stored_network_is_built_again():
     card = {"network": {"kind": "latent", "reads": "kspace", "channels_in": 4, "distances": [1], "classes": 4,
-                        "widths": [4, 4], "code": 3, "spacing_mm": 3.0, "field": [32, 24]}}
+                        "widths": [4, 4], "code": 3, "mask_widths": [4, 8], "spacing_mm": 3.0, "field": [32, 24]}}
     torch.manual_seed(0)
     network = network_of(card["network"])
     stage = stage_of(Weight("made", card, network.state_dict()))

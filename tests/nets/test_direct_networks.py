@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from firstread.core.errors import SettingError
-from firstread.nets.cine import CineUNet
+from firstread.nets.cine import CineUNet, MixFrames
 from firstread.nets.latent import Encoder, LatentInterpolation, MaskAutoencoder, interpolate_codes
 from firstread.nets.views import in_phase, time_average, views_of, views_of_image
 from firstread.ops.fourier import fft, ifft
@@ -18,7 +19,12 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def cine_net() -> CineUNet:
     torch.manual_seed(0)
-    return CineUNet(channels_in=2, channels_out=3, widths=(8, 8)).eval()
+    net = CineUNet(channels_in=2, channels_out=3, widths=(8, 8)).eval()
+    for module in net.modules():
+        if isinstance(module, MixFrames):
+            nn.init.uniform_(module.before, -0.5, 0.5)
+            nn.init.uniform_(module.after, -0.5, 0.5)
+    return net
 
 
 def latent_net() -> LatentInterpolation:
@@ -42,6 +48,16 @@ def test_rows_are_independent_and_frames_are_not(make):
         changed = cines.clone()
         changed[0, 3] += 1
         assert (net(changed) - net(cines))[0, 2].abs().max() > 1e-6, "its neighbour sees the changed frame"
+
+
+def test_an_untrained_cine_network_reads_every_frame_by_itself_and_learns_to_look_around():
+    net = CineUNet(channels_in=2, channels_out=3, widths=(8, 8))
+    cines = torch.randn(1, 4, 2, 16, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(net(cines), net.frames(cines[0])[None])
+    torch.testing.assert_close(net(cines)[:, :1], net(cines[:, :1]), rtol=1e-4, atol=1e-5)
+    net(cines).square().sum().backward()
+    assert all(m.before.grad.abs().sum() > 0 < m.after.grad.abs().sum() for m in net.modules()
+               if isinstance(m, MixFrames))
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,21 +1,25 @@
 """The recipe and the study without images in miniature: arms learn, resume, are built again and compared."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from firstread.chains.direct import direct_endpoint, stage_of
+from firstread.chains.heart import SEGMENTATION, networks_of
 from firstread.core.errors import SettingError
 from firstread.recipes import direct_from_kspace as recipe
 from firstread.recipes import study_direct
 from firstread.recipes.direct_from_kspace import ARMS, Setting, batches_of, loss, scanned, segmenter_of, train_arm
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
 from firstread.trust.agreement import Estimate
+from firstread.zoo.store import load
 
 TINY = Setting(stack=Stack(lines=48, columns=24, frames=4, slices=2, spacing_mm=5.0), subjects=2, lines=(2, 8, 48),
-               coils=3, distances=(1, 2), widths=(8, 8, 8), code=8, iterations=3, learning_rate=5e-3)
+               coils=3, distances=(1, 2), widths=(8, 8, 8), mask_widths=(8, 8, 8), code=8, warm=False,
+               iterations=3, learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +76,34 @@ def test_an_arm_learns_resumes_and_is_built_again(arm, pool, tmp_path):
     assert card["arm"] == arm and card["steps"] == 12 and card["parameters"] > 1000
 
 
+def test_a_warm_start_reads_the_first_view_as_the_default_segmentation_reads_images():
+    images = networks_of(load(SEGMENTATION))[0]
+    setting = replace(TINY, widths=images.widths, mask_widths=(8, 8, 8), warm=True)
+    cine = torch.rand(1, 3, 6, 48, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = images(cine[0, :, :1].expand(-1, images.channels_in, -1, -1))
+        torch.testing.assert_close(segmenter_of("shared", setting, seed=0).networks[0](cine)[0], wanted, rtol=1e-3,
+                                   atol=1e-3)
+    predictor = segmenter_of("latent", setting, seed=0).networks[0].predictor
+    assert torch.equal(predictor.scales[1][0][0].weight, images.down[1][0][0].weight)
+    with pytest.raises(SettingError, match="widths that the default segmentation does not have"):
+        segmenter_of("shared", replace(TINY, warm=True), seed=0)
+
+
+def test_areas_by_hand():
+    """One heart class of two frames, 20 pixels at most; half a pixel's area is missed in every frame."""
+    labels = torch.zeros(1, 2, 5, 5, dtype=torch.int64)
+    labels[0, 0, :4], labels[0, 1, :2] = 1, 1
+    probabilities = torch.stack((labels == 0, labels == 1), dim=2).double()
+    probabilities[:, :, 1, 0, 0] -= 0.5
+    assert recipe.area_error(probabilities, labels).item() == pytest.approx(0.5 / 20)
+    assert recipe.area_error(probabilities, labels, least=50).item() == pytest.approx(0.5 / 50)
+
+
 def test_the_study_in_miniature_is_resumed_and_paired(tmp_path, capsys):
     asked = ["-o", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--subjects", "1", "--test", "3", "--steps",
              "2", "--seeds", "1", "--lines", "4", "48", "--arms", "shared", "reconstructed", "--matrix", "48", "24",
-             "--spacing", "5", "--frames", "4", "--slices", "2", "--widths", "8", "8"]
+             "--spacing", "5", "--frames", "4", "--slices", "2", "--widths", "8", "8", "--cold"]
     assert study_direct.main(asked) == 0
     page = (tmp_path / "out" / "direct.md").read_text()
     rows = json.loads((tmp_path / "out" / "direct.json").read_text())

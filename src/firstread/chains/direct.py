@@ -53,11 +53,12 @@ def network_of(about: Mapping[str, Any]) -> nn.Module:
         if about["kind"] == "cine":
             return CineUNet(channels_in=channels_in, channels_out=classes, widths=widths)
         if about["kind"] == "latent":
-            masks = MaskAutoencoder(classes=classes, size=tuple(about["field"]), code=int(about["code"]), widths=widths)
+            masks = MaskAutoencoder(classes=classes, size=tuple(about["field"]), code=int(about["code"]),
+                                    widths=tuple(about["mask_widths"]))
             return LatentInterpolation(autoencoder=masks, channels_in=channels_in, widths=widths)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"a card that does not describe its network ({error!r})",
-                          expected="kind, widths, channels_in, classes, field, code",
+                          expected="kind, widths, channels_in, classes, field, code, mask_widths",
                           remedy="train the weight again") from error
     raise FormatError(f"a network of kind {about['kind']!r}", expected="'cine' or 'latent'",
                       remedy="give a weight of the recipe direct-from-kspace")

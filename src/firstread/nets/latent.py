@@ -38,13 +38,17 @@ def interpolate_codes(codes: Float[Tensor, "rows time code"], confidence: Float[
 class Encoder(nn.Module):
     """Images of one size to codes: convolutions, halving the resolution at every width, and one matrix at the end.
 
-    size: (y, x), multiples of ``2 ** len(widths)``. Raises SettingError for others.
+    size: (y, x), multiples of ``2 ** len(widths)``; depth: convolutions at each width. With two, these are the layers
+    of the way down of :class:`~firstread.nets.unet.UNet`. Raises SettingError for other sizes.
     """
 
-    def __init__(self, *, channels_in: int, code: int, size: tuple[int, int], widths: tuple[int, ...]) -> None:
+    def __init__(self, *, channels_in: int, code: int, size: tuple[int, int], widths: tuple[int, ...],
+                 depth: int = 1) -> None:
         super().__init__()
         self.size = size
-        self.scales = nn.ModuleList(convolution(a, b, dims=2) for a, b in pairwise((channels_in, *widths)))
+        self.scales = nn.ModuleList(
+            nn.Sequential(convolution(a, b, dims=2), *(convolution(b, b, dims=2) for _ in range(depth - 1)))
+            for a, b in pairwise((channels_in, *widths)))
         y, x = smallest(size, widths)
         self.codes = nn.Linear(widths[-1] * y * x, code)
 
@@ -111,7 +115,7 @@ class LatentInterpolation(nn.Module):
             raise SettingError(f"stiffness {stiffness}", expected="above zero", remedy="begin at 0.1")
         self.autoencoder = autoencoder
         self.predictor = Encoder(channels_in=channels_in, code=autoencoder.code + 1, size=autoencoder.encoder.size,
-                                 widths=widths)
+                                 widths=widths, depth=2)
         self.log_stiffness = nn.Parameter(torch.tensor(stiffness).log())
 
     def codes(self, cines: Float[Tensor, "rows time channel y x"]) -> Float[Tensor, "rows time code"]:

@@ -8,8 +8,9 @@ and loss. They differ in what the network sees and in what it makes:
     shared         frames with shared data to masks
     reconstructed  the default cascade's image to masks: the way with an image between
 
-Every step scans its subject with another number of lines per frame, other lines, coils and noise; no line is measured
-in all frames, and coils come from the time average.
+All begin from the layers of the default segmentation, which has seen magnitude images of simulated hearts alone: what
+only k-space can teach is then soon learned. Every step scans its subject with another number of lines per frame, other
+lines, coils and noise; no line is measured in all frames, and coils come from the time average.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ from firstread.acquire.mri import Encode
 from firstread.analyze.direct import SegmentCine, SegmentFromKSpace
 from firstread.analyze.segment import NAMES
 from firstread.chains.direct import network_of
-from firstread.chains.heart import RECONSTRUCTION
+from firstread.chains.heart import RECONSTRUCTION, SEGMENTATION, networks_of
 from firstread.core.case import Case
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key
@@ -38,6 +40,7 @@ from firstread.core.records import KSpace
 from firstread.learn.fit import fit
 from firstread.learn.losses import dice_cross_entropy
 from firstread.nets.cascade import DeepCascade
+from firstread.nets.cine import CineUNet
 from firstread.nets.latent import LatentInterpolation, MaskAutoencoder
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
 from firstread.recipes.files import refuse_data
@@ -82,11 +85,13 @@ class Setting:
     coils: int = 4
     snr: float = 30.0
     distances: tuple[int, ...] = (1, 3, 6)
-    widths: tuple[int, ...] = (16, 32, 64, 96)
+    widths: tuple[int, ...] = (16, 32, 64, 128, 128)
+    mask_widths: tuple[int, ...] = (8, 16, 32, 64)
     code: int = 64
+    warm: bool = True
     iterations: int = 10
     learning_rate: float = 1e-3
-    mask_share: float = 0.5
+    mask_share: float = 4.0
 
     def __post_init__(self):
         if not self.lines or not 1 <= min(self.lines) <= max(self.lines) <= self.stack.lines:
@@ -100,18 +105,45 @@ def segmenter_of(arm: str, setting: Setting, *, seed: int) -> Segmenter:
         raise SettingError(f"an arm named {arm!r}", expected=f"one of {', '.join(ARMS)}", remedy="choose one of them")
     torch.manual_seed(seed)
     about = network_card(arm, setting)
+    network = network_of(about)
+    if setting.warm:
+        start_from_images(network)
     sizes = {"spacing_mm": setting.stack.spacing_mm, "field": (setting.stack.lines, setting.stack.columns)}
     if ARMS[arm].reads == "image":
-        return SegmentCine(networks=[network_of(about)], **sizes)
-    return SegmentFromKSpace(networks=[network_of(about)], distances=tuple(about["distances"]), **sizes)
+        return SegmentCine(networks=[network], **sizes)
+    return SegmentFromKSpace(networks=[network], distances=tuple(about["distances"]), **sizes)
+
+
+def start_from_images(network: CineUNet | LatentInterpolation) -> None:
+    """Give the network (of a latent one: the predictor) the layers of the default segmentation, in place.
+
+    Its first convolution saw the magnitude in all its channels: here it sees the real part of the first view, which is
+    in phase with the time average, and begins with zero for all other channels. Raises SettingError for other widths.
+    """
+    source: nn.Module = networks_of(load(SEGMENTATION))[0]
+    target: nn.Module = network.frames if isinstance(network, CineUNet) else network.predictor.scales
+    if isinstance(network, LatentInterpolation):
+        source = source.down[: len(network.predictor.scales)]
+    (first, *others), (widened, *followers) = (
+        [layer for layer in of.modules() if isinstance(layer, (nn.Conv2d, nn.GroupNorm))] for of in (source, target))
+    try:
+        for old, new in zip(others, followers, strict=True):
+            new.load_state_dict(old.state_dict())
+        with torch.no_grad():
+            widened.weight.zero_()[:, 0].copy_(first.weight.sum(dim=1))
+    except (RuntimeError, ValueError) as error:
+        raise SettingError("widths that the default segmentation does not have", expected="its own (the default)",
+                           remedy="leave out `widths`, or begin at random") from error
 
 
 def network_card(arm: str, setting: Setting) -> dict[str, Any]:
     """What :func:`~firstread.chains.direct.stage_of` needs to build the stage again."""
     distances = list(setting.distances) if ARMS[arm].shares else []
+    widths = setting.widths if ARMS[arm].kind == "cine" else setting.widths[: len(setting.mask_widths)]
     return {"kind": ARMS[arm].kind, "reads": ARMS[arm].reads, "channels_in": 2 * (1 + len(distances)),
-            "distances": distances, "classes": len(NAMES), "widths": list(setting.widths), "code": setting.code,
-            "spacing_mm": setting.stack.spacing_mm, "field": [setting.stack.lines, setting.stack.columns]}
+            "distances": distances, "classes": len(NAMES), "widths": list(widths), "code": setting.code,
+            "mask_widths": list(setting.mask_widths), "spacing_mm": setting.stack.spacing_mm,
+            "field": [setting.stack.lines, setting.stack.columns]}
 
 
 def reconstruction_of(setting: Setting) -> Cascade:
@@ -147,15 +179,30 @@ def batches_of(pool: Sequence[Path], segmenter: Segmenter, setting: Setting, *, 
 
 
 def loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Cross entropy and soft Dice of all frames; of codes also their distance to those of the true masks."""
+    """Cross entropy, soft Dice and areas of all frames; of codes also their distance to those of the true masks."""
     seen, labels = batch
+    away = seen.new_zeros(())
     if isinstance(network, LatentInterpolation):
-        codes, truth = network.codes(seen).flatten(0, 1), labels.flatten(0, 1)
+        codes = network.codes(seen)
         with torch.no_grad():
-            wanted = network.autoencoder.encode(truth)
+            wanted = network.autoencoder.encode(labels.flatten(0, 1)).unflatten(0, labels.shape[:2])
         away = (codes - wanted).square().mean() / wanted.square().mean().clamp_min(1e-6)
-        return dice_cross_entropy(network.autoencoder.decode(codes), truth) + away
-    return dice_cross_entropy(network(seen).flatten(0, 1), labels.flatten(0, 1))
+        logits = network.autoencoder.decode(codes.flatten(0, 1)).unflatten(0, labels.shape[:2])
+    else:
+        logits = network(seen)
+    return (dice_cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1)) + away
+            + area_error(logits.softmax(dim=2), labels))
+
+
+def area_error(probabilities: Float[Tensor, "rows time class y x"], labels: Int[Tensor, "rows time y x"], *,
+               least: float = 16.0) -> Float[Tensor, ""]:
+    """``mean |A_t - A*_t| / max_t A*_t`` over frames and heart classes: what the ejection fraction is made from.
+
+    A: summed probabilities of all rows, the slices of one heart; A*: pixels of the true mask; least: of the divisor.
+    """
+    hot = F.one_hot(labels, probabilities.shape[2]).movedim(-1, 2)
+    found, true = (each[:, :, 1:].sum(dim=(0, 3, 4)) for each in (probabilities, hot))
+    return ((found - true).abs() / true.amax(dim=0).clamp_min(least)).mean()
 
 
 def mask_batches(pool: Sequence[Path], *, seed: int, device: str, count: int = 16

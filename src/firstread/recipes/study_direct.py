@@ -44,7 +44,8 @@ Numbers = dict[str, float]
 class Study:
     """How large the study is.
 
-    setting: of all arms; lines: numbers of lines per frame that are tested; baseline: what all are compared with.
+    setting: of all arms; lines: numbers of lines per frame that are tested; skip: the first test subjects, which were
+    looked at before; baseline: what all are compared with.
     """
 
     setting: Setting
@@ -53,10 +54,11 @@ class Study:
     seeds: int
     steps: int
     test: int
+    skip: int = 0
     baseline: str = RECONSTRUCTED
 
     def __post_init__(self):
-        if self.baseline not in (*self.arms, SHIPPED) or self.test < 3 or self.seeds < 1:
+        if self.baseline not in (*self.arms, SHIPPED) or self.test < 3 or self.seeds < 1 or self.skip < 0:
             raise SettingError(f"baseline {self.baseline!r}, arms {self.arms}, {self.test} test subjects, {self.seeds} "
                                "seeds", expected="a baseline among the arms, three subjects or more, one seed or more",
                                remedy="correct --baseline, --arms, --test or --seeds")
@@ -66,20 +68,20 @@ class Study:
 
     def label(self) -> str:
         """Short text that differs where anything does that a stored number depends on (not the test set's size)."""
-        about = asdict(self) | {"test": 0, "lines": 0, "baseline": ""}
+        about = asdict(self) | {"test": 0, "skip": 0, "lines": 0, "baseline": ""}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run(study: Study, work: Path, *, device: str) -> list[list[dict[str, Any]]]:
     """Train what is not trained and read what is not read; by test subject and number of lines."""
     pool = store_all(work / "subjects", study.setting.stack, "train", study.setting.subjects)
-    tested = store_all(work / "subjects", study.setting.stack, "test", study.test)
+    tested = store_all(work / "subjects", study.setting.stack, "test", study.skip + study.test)
     folder = work / study.label()
     trained = {(arm, seed): train_arm(folder / f"seed{seed}", arm=arm, setting=study.setting, pool=pool,
                                       steps=study.steps, seed=seed, device=device)
                for seed in range(study.seeds) for arm in study.arms}
     return [[_stored(folder / f"{number:04d}-{lines:03d}.json", path, number, lines, study, trained, device)
-             for lines in study.lines] for number, path in enumerate(tested)]
+             for lines in study.lines] for number, path in enumerate(tested) if number >= study.skip]
 
 
 def _stored(file: Path, path: Path, number: int, lines: int, study: Study,
@@ -164,14 +166,17 @@ def verdict(rows: Sequence[Row]) -> str:
 def report(study: Study, rows: Sequence[Row], command: str) -> str:
     """The page."""
     stack, setting = study.setting.stack, study.setting
+    unseen = f" after {study.skip} that were looked at before" if study.skip else ""
+    begun = ", begun from the default segmentation's layers" if setting.warm else ""
     text = ["# Contours without images", "",
-            f"{study.test} simulated test subjects (their own shape family, {setting.coils} loop coils, SNR "
+            f"{study.test} simulated test subjects{unseen} (their own shape family, {setting.coils} loop coils, SNR "
             f"{setting.snr:g}), {stack.slices} slices of {stack.lines} lines by {stack.columns} samples, "
             f"{stack.frames} frames. Each arm: {setting.subjects} training subjects, {study.steps} steps, seeds 0 to "
-            f"{study.seeds - 1}; one network for all numbers of lines. No centre lines are set apart; coils come from "
-            "the time average of the lines counted here. Dice: mean over frames, in per cent. EF error: mean absolute, "
-            f"in points, against the true masks of the same slices. Differences: to `{study.baseline}`, paired by "
-            "subject, 95 % bootstrap interval over subjects and seeds, not corrected for their number.", "",
+            f"{study.seeds - 1}, learning rate {setting.learning_rate:g}; one network for all numbers of lines{begun}. No "
+            "centre lines are set apart; coils come from the time average of the lines counted here. Dice: mean over "
+            "frames, in per cent. EF error: mean absolute, in points, against the true masks of the same slices. "
+            f"Differences: to `{study.baseline}`, paired by subject, 95 % bootstrap interval over subjects and seeds, "
+            "not corrected for their number.", "",
             *([said, ""] if (said := verdict(rows)) else []),
             "| lines per frame | acceleration | arm | Dice LV | muscle | RV | EF error | Dice − | EF error − |",
             "|---|---|---|---|---|---|---|---|---|"]
@@ -191,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder of subjects, checkpoints and readings")
     parser.add_argument("--subjects", type=int, default=64, help="training subjects")
     parser.add_argument("--test", type=int, default=100, help="test subjects")
+    parser.add_argument("--skip", type=int, default=0, help="first test subjects to leave out: looked at before")
     parser.add_argument("--steps", type=int, default=4000, help="training steps of each arm, a subject each")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lines", type=int, nargs="+", default=[2, 4, 8, 16, 40, 160], help="lines per frame")
@@ -200,18 +206,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--spacing", type=float, default=2.0, help="pixel size in mm")
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--slices", type=int, default=3)
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 96], help="channels at each scale")
+    parser.add_argument("--widths", type=int, nargs="+", default=list(Setting.widths), help="channels at each scale")
+    parser.add_argument("--cold", action="store_true", help="begin at random, not with the default segmentation")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args(argv)
     try:
         stack = Stack(lines=asked.matrix[0], columns=asked.matrix[1], frames=asked.frames, slices=asked.slices,
                       spacing_mm=asked.spacing)
-        setting = Setting(stack=stack, subjects=asked.subjects, lines=tuple(asked.lines), widths=tuple(asked.widths))
+        setting = Setting(stack=stack, subjects=asked.subjects, lines=tuple(asked.lines), widths=tuple(asked.widths),
+                          warm=not asked.cold)
         study = Study(setting, tuple(asked.arms), tuple(asked.lines), asked.seeds, asked.steps, asked.test,
-                      asked.baseline)
+                      asked.skip, asked.baseline)
         rows = tabulate(study, run(study, asked.work, device=asked.device))
-        words = [word for name, value in vars(asked).items() if name not in ("output", "work", "device")
+        words = [word for name, value in vars(asked).items() if name not in ("output", "work", "device", "cold")
                  for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+        words += ["--cold"] * asked.cold
         command = f"python -m firstread.recipes.study_direct -o docs/evidence --work FOLDER {shlex.join(words)}"
         asked.output.mkdir(parents=True, exist_ok=True)
         write_text(asked.output / "direct.md", report(study, rows, command))
