@@ -172,8 +172,8 @@ def report(study: Study, rows: Sequence[Row], command: str) -> str:
             f"{study.test} simulated test subjects{unseen} (their own shape family, {setting.coils} loop coils, SNR "
             f"{setting.snr:g}), {stack.slices} slices of {stack.lines} lines by {stack.columns} samples, "
             f"{stack.frames} frames. Each arm: {setting.subjects} training subjects, {study.steps} steps, seeds 0 to "
-            f"{study.seeds - 1}, learning rate {setting.learning_rate:g}; one network for all numbers of lines{begun}. No "
-            "centre lines are set apart; coils come from the time average of the lines counted here. Dice: mean over "
+            f"{study.seeds - 1}, learning rate {setting.learning_rate:g}; one network for all numbers of lines{begun}. "
+            "No centre lines are set apart; coils come from the time average of the lines counted. Dice: mean over "
             "frames, in per cent. EF error: mean absolute, in points, against the true masks of the same slices. "
             f"Differences: to `{study.baseline}`, paired by subject, 95 % bootstrap interval over subjects and seeds, "
             "not corrected for their number.", "",
