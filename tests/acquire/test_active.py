@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cases import blob
+from samples import blob
 
 from firstread.acquire.active import Policy, acquire_actively, add_lines, lines_of, measure_lines
 from firstread.acquire.coils import GaussianCoils

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cases import blob
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import blob
 
 from firstread.acquire.lines import budgeted_density, straight_through, top_lines
 from firstread.acquire.mri import Encode

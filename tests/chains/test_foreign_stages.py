@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import blob
+from samples import blob
 
 from firstread.acquire.coils import GaussianCoils
 from firstread.acquire.mri import Encode

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import blob
+from samples import blob
 from torch import nn
 
 from firstread.acquire.coils import GaussianCoils

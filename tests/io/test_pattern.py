@@ -7,9 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from cases import blob
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import blob
 
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import LearnedMask, StoredMask

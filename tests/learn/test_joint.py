@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import blob
+from samples import blob
 from torch import nn
 
 from firstread.acquire.coils import GaussianCoils

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import blob, kspace
+from samples import blob, kspace
 
 from firstread.core.case import Case
 from firstread.core.errors import SettingError

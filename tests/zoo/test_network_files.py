@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import blob
+from samples import blob
 
 from firstread.chains.models import open_segmenter
 from firstread.core.errors import (
