@@ -31,8 +31,8 @@ def test_trained_measured_and_used_by_name(tmp_path, monkeypatch):
     assert nibabel.load(tmp_path / "out" / made["images"][0]["files"][0]).shape == (50, 60, 1, 2)
 
 
-def test_views_take_turns_and_real_data_is_refused(tmp_path):
-    two, four = (heart_long_axis.planes(Key(0, "t"), number, subjects=2, size=48)[1] for number in (1, 0))
-    assert not torch.equal(two, four) and not bool((two == 5).any())
+def test_every_batch_holds_both_views_and_real_data_is_refused(tmp_path):
+    images, labels = heart_long_axis.planes(Key(0, "t"), 1, subjects=4, size=48)
+    assert len(images) == 4 and bool((labels[:2] == 5).any()) and not bool((labels[2:] == 5).any())
     with pytest.raises(SettingError, match="simulation alone"):
         heart_long_axis.train(tmp_path, data=tmp_path)

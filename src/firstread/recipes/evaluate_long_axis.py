@@ -32,7 +32,7 @@ def simulated(network: nn.Module) -> dict[str, dict[str, list[float]]]:
     """By view and class: mean Dice over hearts with the lower and upper end of its 95 % interval."""
     found: dict[str, dict[str, list[float]]] = {}
     for number, view in enumerate(VIEWS):
-        images, labels = planes(Key(1, "long_axis_test"), number, view=view, subjects=SUBJECTS, size=SIZE)
+        images, labels = planes(Key(1, "long_axis_test"), number, views=(view,), subjects=SUBJECTS, size=SIZE)
         made = torch.cat([network(part).argmax(dim=1) for part in images.split(8)])
         found[view] = {}
         for value, name in enumerate(NAMES):
@@ -53,7 +53,7 @@ def page(card: dict[str, Any]) -> str:
     lines = [f"# {NAME}", "", f"{card['summary'][0].upper()}{card['summary'][1:]}.", "",
              f"`firstread segment predict {NAME} CINE -o OUT` (`--seg` for DICOM SEG)", "", "| | |", "|---|---|",
              f"| recipe | `firstread train {NAME} -o DIR`, seed {card['seed']}, {card['steps']} steps |",
-             f"| network | U-Net 2D, widths {card['plan']['network']['widths']}, half precision |",
+             f"| network | residual U-Net 2D, widths {card['plan']['network']['widths']}, half precision |",
              f"| data | {card['data']} |", f"| licence | {card['licence']} |", "", "## Figures", "",
              f"Simulated, {SUBJECTS} hearts of each view that were not trained on: Dice, mean with 95 % bootstrap "
              "interval over hearts. The same simulation as in training: optimistic.", "",
