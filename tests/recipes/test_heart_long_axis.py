@@ -6,7 +6,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
 
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key

@@ -29,7 +29,7 @@ VIEWS: tuple[View, View] = ("4-chamber", "2-chamber")
 PLAN = Plan(classes=tuple(ClassPlan(name, value) for value, name in enumerate(NAMES)), mode="2d",
             spacing_mm=(None, SPACING_MM, SPACING_MM), patch=(192, 192),
             normalization=(Normalization(kind="percentiles"),),
-            network=NetworkPlan(widths=(16, 32, 64, 128, 128), strides=((2, 2),) * 5, blocks=(1,) * 5), overlap=0.5)
+            network=NetworkPlan(widths=(16, 32, 64, 96, 96), strides=((2, 2),) * 5, blocks=(1,) * 5), overlap=0.5)
 LIMITS = (
     "Trained on simulated planes alone; never measured on a patient: no labelled long-axis scan was there.",
     "Atria are ellipses in the simulation: without appendage, veins and septum; 3-chamber views were not simulated.",
