@@ -1,11 +1,13 @@
 """The heart chain: a short-axis cine, or the raw signal of one, to cardiac phenotypes with intervals.
 
     kspace ─┬▶ zero_filled
-            └▶ image ─▶ labels.members ─┬▶ labels ─▶ phenotypes.point ─────────────┐
-                                        └▶ labels.hard ─▶ phenotypes.members ─▶ phenotypes
+            └▶ image ─┬▶ labels.members ─┬▶ labels ─▶ phenotypes.point ──────────┐
+                      │                  └▶ labels.hard ─▶ phenotypes.members ─▶ phenotypes.intervals ─┐
+                      └▶ features ───────────────────────────────────────────────────────────────▶ phenotypes
 
 The segmentation is a small ensemble: its members are draws of one subject, measured one by one, and their spread
-scales the calibrated intervals. A model trained elsewhere takes its place, each fold a member.
+scales the calibrated intervals; an image unlike those of the calibration cases loses them. A model trained elsewhere
+takes the segmentation's place, each fold a member.
 """
 
 from __future__ import annotations
@@ -28,11 +30,15 @@ from firstread.nets.cascade import DeepCascade
 from firstread.nets.unet import UNet
 from firstread.reconstruct.cascade import Cascade
 from firstread.reconstruct.direct import ZeroFilled
+from firstread.trust.describe import DescribeImage
 from firstread.trust.intervals import Calibration, ConformalIntervals, PlainIntervals
+from firstread.trust.shift import ShiftGuard
 from firstread.zoo.store import Weight, asset, load
 
 SEGMENTATION, RECONSTRUCTION = "heart-sax", "heart-cascade"
 CALIBRATIONS = {"k-space": "heart-intervals", "images": "heart-intervals-images"}
+REFUSE_BELOW = 0.02
+"""Intervals are refused for an input that fewer than this share of calibration cases are as unlike the others as."""
 Phase = Literal["ED", "ES"]
 
 
@@ -82,19 +88,26 @@ def foreign_segmentation(path: str | Path, classes: Mapping[str, str] | None = N
 
 
 def measurement(phase: Phase | None = None, calibration: Calibration | None = None) -> tuple[Stage, ...]:
-    """Labels to phenotypes; with a calibration also to intervals."""
+    """Labels to phenotypes; with a calibration also to intervals, which an input unlike the calibration cases loses."""
     function = CardiacFunction(phase=phase).using(reads={"labels": "labels"})
     if calibration is None:
         return (function,)
+    novelty = calibration.novelty
+    writes = "phenotypes" if novelty is None else "phenotypes.intervals"
+    point: tuple[Stage, ...] = (function.using(writes="phenotypes.point"),)
     if calibration.members == 0:
-        return (function.using(writes="phenotypes.point"),
-                PlainIntervals(calibration=calibration).using(reads={"point": "phenotypes.point"}, writes="phenotypes"))
-    of_members = CardiacFunction(phase=phase, warn=False)
-    return (function.using(writes="phenotypes.point"),
-            Harden().using(reads={"labels": "labels.members"}),
-            of_members.using(reads={"labels": "labels.hard"}, writes="phenotypes.members"),
-            ConformalIntervals(calibration=calibration).using(
-                reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes="phenotypes"))
+        intervals = PlainIntervals(calibration=calibration).using(reads={"point": "phenotypes.point"}, writes=writes)
+    else:
+        of_members = CardiacFunction(phase=phase, warn=False)
+        point += (Harden().using(reads={"labels": "labels.members"}),
+                  of_members.using(reads={"labels": "labels.hard"}, writes="phenotypes.members"))
+        intervals = ConformalIntervals(calibration=calibration).using(
+            reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes=writes)
+    if novelty is None:
+        return (*point, intervals)
+    return (*point, intervals, DescribeImage().using(reads={"image": "image"}),
+            ShiftGuard(novelty=novelty, refuse_below=REFUSE_BELOW).using(
+                reads={"phenotypes": "phenotypes.intervals", "features": "features"}, writes="phenotypes"))
 
 
 def calibration_of(stages: Sequence[Stage], source: Literal["k-space", "images"]) -> Calibration | None:

@@ -2,9 +2,10 @@
 
     python -m firstread.recipes.evidence_heart -o docs/evidence --subjects 200 --workers 2 --cache FOLDER
 
-The subjects of the calibration family make the default intervals ``heart-intervals.json``; those of the test family are
-read with them. With ``--images`` the same subjects are read from their fully sampled images instead, for
-``heart-intervals-images.json``. Every subject's steps are stored in the cache: kill it, run it again, and it goes on.
+The subjects of the calibration family make the default intervals ``heart-intervals.json``, with what the guard knows of
+their images; those of the test family are read with them. With ``--images`` the same subjects are read from their fully
+sampled images instead, for ``heart-intervals-images.json``. Every subject's steps are stored in the cache: kill it, run
+it again, and it goes on.
 ``--until`` stops after a step, so that phantoms can be drawn before weights are final; ``--minutes`` reports on what is
 done by then.
 """
@@ -20,11 +21,13 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from firstread.acquire.heart_population import Family
 from firstread.core.errors import FirstreadError, InputError
@@ -32,7 +35,10 @@ from firstread.recipes import heart_subjects as subjects
 from firstread.recipes.files import write_array, write_text
 from firstread.recipes.heart_tables import Results, Source, calibrate_on, report
 from firstread.reconstruct.iterative import CGSense, TemporalTV
+from firstread.trust.describe import NAMES as FEATURES
+from firstread.trust.describe import DescribeImage
 from firstread.trust.intervals import Calibration
+from firstread.trust.shift import Novelty, fit_novelty
 
 STEPS = ("simulated", "reconstructed", "measured")
 LEVEL = 0.9
@@ -84,6 +90,31 @@ class Job:
             found = subjects.measured(reader, made, image) | {"image": errors, "index": index, "family": family}
             write_text(numbers, json.dumps(found | {"cpu_seconds": time.process_time() - begun}))
         return numbers
+
+
+    def described(self, family: Family, index: int) -> Float[Tensor, " feature"]:
+        """Features of one subject's image, as the chain sees it; what makes it must be stored."""
+        stem = f"{family}-{index:04d}-{self.scanner.label()}"
+        made = subjects.load(self.cache / f"{stem}.npz")
+        if self.images:
+            image = subjects.scanned(self.scanner, made, subjects.FIRST_SEED[family] + index)
+        else:
+            reader = subjects.Reader.build(self.weights)
+            with np.load(self.cache / f"{stem}-{reader.label(reader.reconstruct)}.image.npz") as stored:
+                image = torch.from_numpy(stored["image"])
+        return DescribeImage()(made.as_image(image)).data[0]
+
+
+def novelty_of(features: Float[Tensor, "subject feature"], *, calibrated_on: str, reference: float = 0.4) -> Novelty:
+    """How unlike these subjects an image is, by the features that differ between them.
+
+    reference: share of the subjects that give mean and covariance; the scores of the others calibrate. Pixel size and
+    slice distance are the same in all of them, so nothing is known of others: they do not count.
+    """
+    chosen = [number for number, name in enumerate(FEATURES) if not name.endswith("_mm")]
+    cut = int(reference * len(features))
+    return fit_novelty(features[:cut, chosen], features[cut:, chosen], tuple(FEATURES[i] for i in chosen),
+                       calibrated_on=calibrated_on)
 
 
 def in_turn(calibration: int, test: int) -> list[tuple[Family, int]]:
@@ -151,7 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         source: Source = "images" if asked.images else "k-space"
         weights = reader.weights(images=asked.images)
         calibration: Calibration = calibrate_on(found["calibration"], LEVEL, weights, source)
-        calibration.save(asked.intervals or WEIGHTS / f"heart-intervals{'-images' if asked.images else ''}.json")
+        features = torch.stack([job.described("calibration", row["index"]) for row in found["calibration"].rows])
+        novelty = novelty_of(features, calibrated_on=calibration.calibrated_on)
+        file = asked.intervals or WEIGHTS / f"heart-intervals{'-images' if asked.images else ''}.json"
+        replace(calibration, novelty=novelty).save(file)
         command = "python -m firstread.recipes.evidence_heart " + shlex.join(
             ["-o", "docs/evidence", "--subjects", str(asked.subjects), "--calibration", str(asked.calibration),
              "--workers", str(asked.workers), "--cache", "FOLDER", *(["--images"] if asked.images else [])])

@@ -21,6 +21,7 @@ def fingerprint(data: Tensor) -> str:
     True
     """
     plain = torch.view_as_real(data.detach().cfloat()) if data.is_complex() else data.detach().float()
+    plain = plain + 0.0  # makes -0.0 the 0.0 that it equals
     digest = hashlib.sha256(str(tuple(data.shape)).encode())
     digest.update(plain.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -17,6 +17,7 @@ from firstread.core.records import Note, Phenotypes
 from firstread.core.stage import Stage
 from firstread.trust.conformal import equal_tails, smallest_calibration
 from firstread.trust.scores import FLOORS, Scores, collect_scores, member_rows, member_spread
+from firstread.trust.shift import Novelty
 
 READ_OFF = ("frame", "1/min")
 """Units of what needs no interval: which frame was taken, and the heart rate that the file states."""
@@ -39,7 +40,8 @@ class Calibration:
 
     level: nominal coverage, per phenotype (marginal); members: size of the ensemble; calibrated_on: the data, in words;
     weights: hash of each default weight that the calibrated chain used; excluded: cases left out, by phenotype; cases:
-    fingerprints of the calibration cases, where they were given.
+    fingerprints of the calibration cases, where they were given; novelty: how unlike the calibration cases an input is,
+    where their inputs were described, so that a guard can refuse intervals.
     """
 
     level: float
@@ -49,6 +51,7 @@ class Calibration:
     weights: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
     cases: tuple[str, ...] = ()
+    novelty: Novelty | None = None
 
     @property
     def method(self) -> str:
@@ -58,7 +61,8 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        data = asdict(replace(self, novelty=None)) | {"novelty": self.novelty and self.novelty.as_json()}
+        path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -78,7 +82,8 @@ class Calibration:
             quantities = {name: Quantity(float(q["lower"]), float(q["upper"]), float(q["floor"]), int(q["count"]),
                                          str(q["unit"])) for name, q in data["quantities"].items()}
             return cls(float(data["level"]), int(data["members"]), str(data["calibrated_on"]), quantities,
-                       dict(data.get("weights", {})), dict(data.get("excluded", {})), tuple(data.get("cases", ())))
+                       dict(data.get("weights", {})), dict(data.get("excluded", {})), tuple(data.get("cases", ())),
+                       Novelty.from_json(data["novelty"]) if data.get("novelty") else None)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"a calibration without a valid {error}", expected="what Calibration.save writes",
                               remedy="calibrate again") from error

@@ -99,6 +99,9 @@ def collect_scores(point: Phenotypes, members: Phenotypes | None, truth: Mapping
     >>> collect_scores(point, None, {"LVEF": torch.tensor([63.0, 47.0])}, calibrated_on="two").errors["LVEF"].tolist()
     [2.0, -2.0]
     """
+    if trained_on and not cases:
+        raise SettingError("fingerprints of the training cases alone", expected="those of the calibration cases too",
+                           remedy="give cases=fingerprints(record) of the calibration cases")
     require_disjoint(cases, trained_on)
     subjects = len(point.rows.subject)
     if cases and len(cases) != subjects:

@@ -11,8 +11,9 @@ Sources: Vovk, Gammerman and Shafer 2005; Bates, Candès, Lei, Romano and Sesia 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,22 @@ class Novelty:
         away = ((features.double() - self.mean) / self.sd).tolist()
         order = sorted(range(len(away)), key=lambda i: -abs(away[i]))[:most]
         return ", ".join(f"{self.names[i]} {abs(away[i]):.1f} sd {'above' if away[i] > 0 else 'below'}" for i in order)
+
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        tables = {name: getattr(self, name).tolist() for name in ("mean", "sd", "precision", "calibration")}
+        return {"names": list(self.names), "calibrated_on": self.calibrated_on, **tables}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Novelty:
+        """From what ``as_json`` gave; raises KeyError, TypeError or ValueError for anything else."""
+        names = tuple(str(name) for name in data["names"])
+        mean, sd, precision, calibration = (torch.tensor(data[name], dtype=torch.float64)
+                                            for name in ("mean", "sd", "precision", "calibration"))
+        if precision.shape != (len(names), len(names)) or mean.shape != (len(names),) or sd.shape != mean.shape:
+            raise ValueError(f"novelty of {len(names)} features")
+        return cls(names, mean, sd, precision, calibration, str(data["calibrated_on"]))
 
 
 def conformal_p_value(score: Float[Tensor, " case"], calibration: Float[Tensor, " n"]) -> Float[Tensor, " case"]:
