@@ -99,6 +99,7 @@ def test_a_short_beat_cuts_late_frames_off_and_a_spare_beat_repeats_them():
     lambda: require_equal_lines(torch.tensor([[1, 1], [1, 0]])), lambda: require_equal_lines(torch.zeros(2, 4)),
     lambda: triggered_scan(torch.ones(2, 4), [], tr_s=0.01, views=1),
     lambda: triggered_scan(torch.ones(2, 4), [1.0], tr_s=0.01, views=0),
+    lambda: triggered_scan(torch.ones(2, 4), [1.0, float("nan")], tr_s=0.01, views=1),
 ])
 def test_refuses_what_cannot_be_scanned(make):
     with pytest.raises(SettingError, match="expected"):

@@ -110,6 +110,13 @@ def test_next_lines_are_those_that_differ_and_were_not_measured():
     assert found.sd_after == pytest.approx(float(left), rel=1e-4)
     with pytest.raises(SettingError, match="two draws"):
         next_lines(parts[:1], measured, 1, generator=g)
+    nearly = torch.ones(2, 3, 16)
+    nearly[0, 1, 7], nearly[1, :, 9] = 0, 0
+    assert next_lines(parts, nearly, 1, generator=g).mask.nonzero().tolist() == [[0, 7], [1, 9]], "never a measured one"
+    with pytest.raises(SettingError, match="at most the 1 lines that every frame still lacks"):
+        next_lines(parts, nearly, 2, generator=g)
+    with pytest.raises(SettingError, match="nothing is left to measure"):
+        next_lines(parts, torch.ones(2, 3, 16), 1, generator=g)
 
 
 def test_repeated_noise_has_the_covariance_of_the_scan_and_leaves_gaps_empty():

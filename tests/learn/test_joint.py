@@ -202,6 +202,34 @@ def test_a_stage_that_blocks_is_named_before_the_first_step():
     check_gradients(freeze(chain, "kspace"), Objective(ALL.terms[1:3]), heart_case(0))
 
 
+class Rounds(nn.Module):
+    """Layers that look trained, and a step that no gradient passes."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.scale, self.way = nn.Parameter(torch.ones((), dtype=torch.float64)), way
+
+    def forward(self, x):
+        return self.way(self.scale * x)
+
+
+@pytest.mark.parametrize("way", [torch.detach, lambda x: torch.view_as_complex(torch.from_numpy(
+    torch.view_as_real(x).detach().numpy())), lambda x: (x.real > 0).to(x)])
+def test_a_module_that_blocks_inside_is_named_when_its_gradient_is_asked(way):
+    stage = wrap(Rounds(way), reads=Image, writes=Image, axes="yx", name="rounded", result="reconstruction")
+    steps = heart_chain().steps
+    chain = Chain(steps[0], steps[1].using(writes="image.first"), stage.using(reads={"image": "image.first"}),
+                  *steps[2:])
+    for terms in (ALL.terms[2:3], ALL.terms[1:3]):
+        with pytest.raises(GradientError, match="'rounded'"):
+            accumulate(chain, [heart_case(0)], Objective(terms))
+    meant = wrap(torch.detach, reads=Image, writes=Image, axes="yx", name="stopped", result="reconstruction",
+                 stops_gradient=True)
+    stopped = Chain(*chain.steps[:2], meant.using(reads={"image": "image.first"}), *steps[2:])
+    accumulate(stopped, [heart_case(0)], Objective(ALL.terms[1:2]))
+    assert all(p.grad is None for p in stopped.stage("image.first").parameters())
+
+
 def test_a_trained_stage_that_no_loss_reaches_is_named():
     with pytest.raises(GradientError, match=r"'segment', which is trained but reached by no loss;.*freeze"):
         check_gradients(heart_chain(), Objective(ALL.terms[:1]), heart_case(0))
@@ -221,6 +249,12 @@ def test_bad_names_and_weights_are_refused():
         Objective(())
     with pytest.raises(SettingError, match="above zero"):
         Objective((replace(ALL.terms[0], weight=0.0),))
+    with pytest.raises(SettingError, match="finite weights"):
+        Objective((replace(ALL.terms[0], weight=float("inf")),))
+    with pytest.raises(SettingError, match="a batch without cases"):
+        accumulate(heart_chain(), [], ALL)
+    with pytest.raises(SettingError, match="correlation of 1 subjects"):
+        accumulate(heart_chain(), [heart_case(0)], Objective(ALL.terms[4:]))
     with pytest.raises(SettingError, match=r"learning rates for \['stages.7.'\]"):
         fit(heart_chain(), lambda step: step, lambda *_: None, steps=1, rates={"stages.7.": 1.0},
             checkpoint=Path("nowhere.pt"))

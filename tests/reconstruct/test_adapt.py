@@ -6,6 +6,9 @@ import pytest
 import torch
 from samples import blob, kspace
 
+from firstread.acquire.coils import GaussianCoils
+from firstread.acquire.mri import Encode
+from firstread.acquire.sampling import FullySampled
 from firstread.core.case import Case
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key
@@ -84,5 +87,16 @@ def test_too_few_lines_and_bad_settings_are_refused():
     generator = torch.Generator()
     with pytest.raises(SettingError, match="lines to hold out"):
         adapt(untrained(), problem_of(kspace(2)), generator, steps=5)
+    image = AdaptedCascade(network=untrained(), steps=5)(kspace(2), Key(0, "adapted_cascade"))
+    assert [n.code for n in image.notes] == ["adaptation_rolled_back"] and "8 or more are needed" in image.notes[0].text
+    torch.testing.assert_close(image.data, Cascade(network=untrained())(kspace(2)).data)
     with pytest.raises(SettingError, match="held below"):
         adapt(untrained(), problem_of(kspace(8)), generator, steps=5, held=0.6)
+
+
+def test_one_mask_for_all_frames_is_split_frame_by_frame():
+    full = Encode(sampling=FullySampled(), coils=GaussianCoils(count=3), snr=50.0)(blob(8), Key(1, "encode"))
+    problem = problem_of(replace(full, mask=full.mask[:, :1]))
+    assert problem.encoding.mask.shape[1] == 1
+    adapted, found = adapt(untrained(), problem, torch.Generator().manual_seed(0), steps=2, check_every=2)
+    assert found.tried == 2 and isinstance(adapted, DeepCascade)

@@ -115,6 +115,16 @@ def test_a_far_target_is_refused_with_its_effective_size():
         WeightedIntervals(scores=scores_of(0, 200), ratio=true_ratio(3.0), level=0.9)
 
 
+@pytest.mark.parametrize("away", [10.0, 30.0])
+def test_sets_that_have_nothing_in_common_are_refused_although_their_weights_are_equal(away):
+    scores = scores_of(0, 100)
+    calibration = scores.number("x")[:, None]
+    ratio = fit_ratio(calibration, calibration + away, ("x",))
+    with pytest.raises(SettingError, match="too unlike the calibration cases"):
+        WeightedIntervals(scores=scores, ratio=ratio, level=0.9)
+    assert float(fit_ratio(calibration, calibration + 0.5, ("x",))(calibration).mean()) == pytest.approx(1, abs=0.3)
+
+
 def test_a_case_far_beyond_the_calibration_cases_has_no_interval_and_a_note():
     stage = WeightedIntervals(scores=scores_of(0, 300), ratio=true_ratio(1.0), level=0.9)
     point, members, _, features = world(7, 3, noise=growing)

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from firstread.acquire.active import add_lines
 from firstread.core.errors import SettingError
 from firstread.ops.fourier import fft
 
@@ -40,24 +39,30 @@ def line_contributions(image: Complex[Tensor, "batch time 1 z y x"], toward: Com
 
 def next_lines(contributions: Float[Tensor, "draw time z lines"], measured: Float[Tensor, "time z lines"], count: int,
                *, generator: torch.Generator) -> NextLines:
-    """The ``count`` lines per frame whose contributions differ most between draws, over all slices that lack them.
+    """The ``count`` lines per frame whose contributions differ most between draws, of those that some slice lacks.
 
     Lines are taken by their own variance ``Var_d Σ_z (1 - M) c`` in every frame, the same in all slices; then what is
     left is ``Var_d`` of the sum over all other lines. First order, and as if the draws agreed on a measured line; that
     more lines also help frames beside their own is left out.
 
-    Raises SettingError for fewer than two draws or a count that does not fit.
+    Raises SettingError for fewer than two draws, or more lines than some frame still lacks.
     """
     frames, _, lines = measured.shape
-    if len(contributions) < 2 or not 1 <= count <= lines:
-        raise SettingError(f"{len(contributions)} draws, {count} of {lines} lines", remedy="correct the numbers",
-                           expected="two draws or more, and one line to all of them")
+    lacking = (measured == 0).any(dim=1)
+    fewest = int(lacking.sum(dim=1).min())
+    if len(contributions) < 2 or not 1 <= count <= fewest:
+        raise SettingError(f"{len(contributions)} draws, {count} of {lines} lines", remedy="ask for fewer lines"
+                           if fewest else "nothing is left to measure", expected="two draws or more, and at most the "
+                           f"{fewest} lines that every frame still lacks in some slice")
     open_lines = (contributions.double() * (1 - measured)).sum(dim=2)
     whole = contributions.double().sum(dim=(1, 2, 3))
-    none = torch.zeros(1, frames, 1, lines, dtype=torch.float64)
-    chosen = add_lines(none, open_lines.var(dim=0)[None, :, None], count)[0, :, 0]
-    lacking = (measured == 0).any(dim=1)
-    chance = [(torch.rand(frames, lines, generator=generator).double() * lacking)[None, :, None] for _ in range(32)]
-    left = [(whole - (open_lines * add_lines(none, scores, count)[0, :, 0]).sum(dim=(1, 2))).var() for scores in chance]
+
+    def best(scores: Float[Tensor, "time lines"]) -> Float[Tensor, "time lines"]:
+        rows = scores.masked_fill(~lacking, -torch.inf).topk(count, dim=1).indices
+        return torch.zeros(frames, lines, dtype=torch.float64).scatter(1, rows, 1.0)
+
+    chosen = best(open_lines.var(dim=0))
+    chance = [best(torch.rand(frames, lines, generator=generator).double()) for _ in range(32)]
+    left = [(whole - (open_lines * some).sum(dim=(1, 2))).var() for some in chance]
     after = (whole - (open_lines * chosen).sum(dim=(1, 2))).var()
     return NextLines(chosen.float(), float(whole.std()), float(after.sqrt()), float(torch.stack(left).mean().sqrt()))

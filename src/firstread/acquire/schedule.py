@@ -130,7 +130,7 @@ def triggered_scan(mask: Num[Tensor, "frames lines"], rr_s: Sequence[float], *, 
     the same time after the R wave. What has not ended when the next R wave comes is cut off; its frame measures it in
     its next turn, before its other lines, as long as heartbeats are left; what is left then is ``missing``.
     """
-    if views < 1 or not len(rr_s) or min(rr_s) <= 0 or tr_s <= 0 or delay_s < 0:
+    if views < 1 or not len(rr_s) or not all(0 < r < math.inf for r in rr_s) or tr_s <= 0 or delay_s < 0:
         raise SettingError(f"{views} views, TR {tr_s} s, {len(rr_s)} heartbeats", expected="one view and one heartbeat "
                            "or more, times above zero", remedy="correct the numbers")
     waiting = [lines[::-1] for lines in centre_out(mask).tolist()]

@@ -37,11 +37,11 @@ class _Wrapped(Stage):
     """A module or callable as a stage; made by ``wrap``."""
 
     def __init__(self, module: Callable[..., Any], reads: Mapping[str, type[Record]], writes: type[Record], name: str,
-                 axes: str | None, names: tuple[str, ...], differentiable: bool) -> None:
+                 axes: str | None, names: tuple[str, ...], differentiable: bool, stops: bool) -> None:
         super().__init__()
         self.module = module
         self.reads, self.kind, self.axes, self.names = dict(reads), writes, axes, names
-        self.stage_name, self.differentiable = name, differentiable
+        self.stage_name, self.differentiable, self.stops = name, differentiable, stops
 
     @property
     def name(self) -> str:
@@ -76,10 +76,11 @@ class _Wrapped(Stage):
         if not isinstance(record, self.kind):
             raise ChainError(f"a {type(record).__name__} from stage {self.name!r}", expected=f"a {self.kind.__name__}",
                              remedy="state in `writes` what it returns")
-        if self.differentiable:
-            return record
         anchors = [t for r in inputs for t in r.tensors() if t.requires_grad]
-        if not anchors or not torch.is_grad_enabled():
+        if self.differentiable and isinstance(self.module, nn.Module):
+            anchors += [p for p in self.module.parameters() if p.requires_grad]
+        passes = self.differentiable and any(t.requires_grad for t in record.tensors())
+        if passes or self.stops or not anchors or not torch.is_grad_enabled():
             return record
         return record.map(lambda t: refuse_gradient(self.name, t, *anchors) if _can_have_gradient(t) else t)
 
@@ -104,7 +105,7 @@ def _can_have_gradient(tensor: Tensor) -> bool:
 
 def wrap(module: Callable[..., Any], *, reads: type[Record] | Mapping[str, type[Record]], writes: type[Record],
          axes: str | None = None, names: tuple[str, ...] = (), name: str | None = None,
-         result: str | None = None) -> Stage:
+         result: str | None = None, stops_gradient: bool = False) -> Stage:
     """Any PyTorch module, or any callable, as a Stage.
 
     axes: the axes that the module sees behind batch and channel: ``"yx"`` gives it ``[N, channel, y, x]`` (time and z
@@ -112,9 +113,11 @@ def wrap(module: Callable[..., Any], *, reads: type[Record] | Mapping[str, type[
     returns a record (or a tensor of the six axes).
     names: class names when it writes labels; SoftLabels are made from probabilities, so end the module in a softmax.
     name: how errors and the trail call it; result: the record's name in the case (default: the stage's name).
+    stops_gradient: it passes none, and that is meant (``torch.detach``).
 
-    A callable that is not an ``nn.Module`` is taken as one without gradient when ``axes`` is None, and the Chain
-    names it when a gradient is asked through it.
+    A callable that is not an ``nn.Module`` is taken as one without gradient when ``axes`` is None. A gradient asked
+    through it, or through a module whose output turns out to have none (it rounds, detaches, leaves torch), is a
+    GradientError that names the stage.
 
     >>> from firstread.core.records import Image
     >>> wrap(torch.nn.Conv2d(1, 1, 3, padding=1), reads=Image, writes=Image, axes="yx", name="smooth").writes
@@ -123,7 +126,7 @@ def wrap(module: Callable[..., Any], *, reads: type[Record] | Mapping[str, type[
     arguments = dict(reads) if isinstance(reads, Mapping) else {default_name(reads): reads}
     called = name or getattr(module, "__name__", type(module).__name__).lower()
     differentiable = isinstance(module, nn.Module) or axes is not None
-    stage = _Wrapped(module, arguments, writes, called, axes, names, differentiable)
+    stage = _Wrapped(module, arguments, writes, called, axes, names, differentiable, stops_gradient)
     return stage.using(writes=result or called)
 
 

@@ -23,6 +23,7 @@ def joint_loss(chain: Chain, cases: Sequence[Case], objective: Objective, *, rec
     recompute: results whose stages run again for the gradient instead of keeping what it needs; samples: draws of each
     case. Raises GradientError where :func:`check_gradients` does.
     """
+    _some(cases)
     check_gradients(chain, objective, cases[0])
     return objective([chain(case, samples=samples, recompute=recompute) for case in cases])
 
@@ -35,6 +36,7 @@ def accumulate(chain: Chain, cases: Sequence[Case], objective: Objective, *, rec
     ``g_s = ∂L/∂v_s``, then case by case the gradient of ``g_s v_s``; their sum is the gradient of L. Both passes see
     the same random numbers. (Running statistics of a batch norm are updated by both.)
     """
+    _some(cases)
     check_gradients(chain, objective, cases[0])
     total = torch.zeros((), dtype=torch.float64)
     slopes: list[list[Tensor]] = [[] for _ in cases]
@@ -60,6 +62,11 @@ def accumulate(chain: Chain, cases: Sequence[Case], objective: Objective, *, rec
         (own + pulled).backward()
         total = total + (own.detach().double().cpu() if isinstance(own, Tensor) else 0)
     return total
+
+
+def _some(cases: Sequence[Case]) -> None:
+    if not cases:
+        raise SettingError("a batch without cases", expected="one case or more", remedy="check the source of the cases")
 
 
 def _value_and_slopes(term: CohortTerm, cases: Sequence[Case]) -> tuple[Tensor, tuple[Tensor, ...]]:

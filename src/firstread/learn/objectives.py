@@ -7,6 +7,7 @@ new patient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,9 +76,9 @@ class Objective:
     terms: Sequence[Term | CohortTerm]
 
     def __post_init__(self):
-        if not self.terms or any(not t.weight > 0 for t in self.terms):
-            raise SettingError(f"weights {[t.weight for t in self.terms]}", expected="one term or more, weights above "
-                               "zero", remedy="leave out what shall not count")
+        if not self.terms or any(not 0 < t.weight < math.inf for t in self.terms):
+            raise SettingError(f"weights {[t.weight for t in self.terms]}", expected="one term or more, finite weights "
+                               "above zero", remedy="leave out what shall not count")
 
     @property
     def of_subjects(self) -> list[Term]:
@@ -155,5 +156,8 @@ def correlation(name: str) -> CohortLoss:
     def loss(values: Tensor, truth: Record) -> Tensor:
         v, t = values - values.mean(), value_of(name)(truth).to(values)
         t = t - t.mean()
+        if len(v) < 2 or not bool(v.any()) or not bool(t.any()):
+            raise SettingError(f"the correlation of {len(v)} subjects", expected="two or more whose numbers differ",
+                               remedy="put more subjects into a batch")
         return 1 - (v * t).sum() / (v.square().sum() * t.square().sum()).sqrt()
     return loss

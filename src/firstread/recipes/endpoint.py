@@ -155,7 +155,7 @@ def chain_of(parts: Parts, setting: Setting, *, sees: str = "reconstruction", co
     stages: list[Stage] = [encode.using(reads={"image": "truth.image"}),
                            Cascade(network=parts.cascade, recompute=setting.blockwise)]
     if sees == "image.detached":
-        stop = wrap(torch.detach, reads=Image, writes=Image, axes="yx", name=sees)
+        stop = wrap(torch.detach, reads=Image, writes=Image, axes="yx", name=sees, stops_gradient=True)
         stages.append(stop.using(reads={"image": "reconstruction"}))
     segment = Segment(networks=[parts.segmenter], patch=setting.patch, search=max(setting.patch, 96))
     soft = setting.softness if softness is None else softness

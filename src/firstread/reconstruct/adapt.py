@@ -46,6 +46,10 @@ class Adaptation:
     rolled_back: bool
 
 
+class TooFewLinesError(SettingError):
+    """A scan has too few lines for a verdict on its adaptation."""
+
+
 def hold_out(lines: Bool[Tensor, "1 mt 1 mz my 1"], share: float | int, generator: torch.Generator, *, centre: int = 4
              ) -> Bool[Tensor, "1 mt 1 mz my 1"]:
     """A random ``share`` of these lines, none of the ``centre`` lines on either side of the zero frequency.
@@ -99,18 +103,20 @@ def adapt(network: DeepCascade, problem: Problem, generator: torch.Generator, *,
     must exceed 1.645 standard errors (one-sided 5 %, taking lines as independent, which those of neighbouring frames
     are not quite).
 
-    Raises SettingError for shares outside their range, or fewer than 8 lines to hold out.
+    Raises SettingError for shares outside their range, TooFewLinesError for fewer than 8 lines to hold out.
     """
     if steps < 1 or check_every < 1 or learning_rate <= 0 or not (0 < held < 0.5 and 0 < predicted < 1):
         raise SettingError(f"{steps} steps, rate {learning_rate}, {held} held out, {predicted} predicted",
                            expected="steps and rate above zero, held below 0.5, predicted between 0 and 1",
                            remedy="correct the settings")
     measured = (problem.encoding.mask != 0).any(dim=-1, keepdim=True)
+    frames, slices, rows = (problem.measured.shape[axis] for axis in (1, 3, 4))
+    measured = measured.expand(-1, frames, -1, slices, rows, -1)  # a mask may be the same for all of them
     stopping = hold_out(measured, held, generator)
     verdict = hold_out(measured & ~stopping, held / (1 - held), generator)
     if int(verdict.sum()) < FEWEST:
-        raise SettingError(f"{int(verdict.sum())} lines to hold out", expected=f"{FEWEST} or more",
-                           remedy="adapt to undersampled scans with more lines or frames, or do not adapt")
+        raise TooFewLinesError(f"{int(verdict.sum())} lines to hold out", expected=f"{FEWEST} or more",
+                               remedy="adapt to scans with more lines or frames, or do not adapt")
     given = measured & ~stopping & ~verdict
     adapted = copy.deepcopy(network)
     optimizer = torch.optim.Adam(adapted.parameters(), lr=learning_rate)
@@ -160,7 +166,8 @@ class AdaptedCascade(Stage):
     steps: the most steps of a scan; learning_rate, held, predicted, check_every: of :func:`adapt`.
 
     A note says for every row how many steps were kept, the error on held-out lines before and after, or that all was
-    rolled back. The coils' sensitivities come from all measured lines, before and after alike. The gradient takes the
+    rolled back, or that there were too few lines to tell. The coils' sensitivities come from all measured lines, before
+    and after alike. The gradient takes the
     adapted parameters as constants. Reads a KSpace, writes the complex Image "reconstruction".
     """
 
@@ -187,12 +194,18 @@ class AdaptedCascade(Stage):
             if self.network.consistency is not None:
                 brightness = problem.brightness()
             scaled = replace(problem, measured=problem.measured / brightness)
-            with torch.inference_mode(False), torch.enable_grad():
-                network, found = adapt(self.network, _apart(scaled), generator, steps=self.steps, held=self.held,
-                                       learning_rate=self.learning_rate, predicted=self.predicted,
-                                       check_every=self.check_every)
+            try:
+                with torch.inference_mode(False), torch.enable_grad():
+                    network, found = adapt(self.network, _apart(scaled), generator, steps=self.steps, held=self.held,
+                                           learning_rate=self.learning_rate, predicted=self.predicted,
+                                           check_every=self.check_every)
+                note = note_of(found)
+            except TooFewLinesError as reason:
+                network, note = copy.deepcopy(self.network), Note(
+                    "adaptation_rolled_back", f"The reconstruction was not adapted to this scan: {reason.got}, "
+                    f"{reason.expected} are needed.", "info")
             image = image_from(one, brightness * network.requires_grad_(False)(scaled.measured, scaled.encoding))
-            made.append(image.noted(note_of(found)))
+            made.append(image.noted(note))
         return concatenate(made).noted(*(note for image in made for note in image.notes))
 
 

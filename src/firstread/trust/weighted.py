@@ -22,6 +22,9 @@ from firstread.trust.conformal import smallest_calibration
 from firstread.trust.intervals import with_intervals
 from firstread.trust.scores import Scores, member_rows, member_spread, number_of
 
+LEAST_MEAN = 0.2
+"""Smallest mean weight: ``E_calibration[p_target / p_calibration]`` is one, unless the two have nothing in common."""
+
 
 def weighted_quantile(scores: Float[Tensor, " n"], weights: Float[Tensor, " n"], new: Float[Tensor, " m"],
                       level: float) -> Float[Tensor, " m"]:
@@ -125,7 +128,7 @@ class WeightedIntervals(Stage):
     calibration cases; features: one row per subject. What ``ratio`` names are features, or phenotypes as measured (so
     that another mix of patients can be weighted for). A case that the calibration cases say too little about (the
     quantile is infinite) has no interval, and a note says why. Raises SettingError where the effective number of
-    calibration cases is below what the level needs (19 at 90 %).
+    calibration cases is below what the level needs (19 at 90 %), or the two sets have nothing in common.
     """
 
     result: ClassVar[str] = "phenotypes.weighted_intervals"
@@ -145,6 +148,11 @@ class WeightedIntervals(Stage):
                                    f"{name} after weighting for the target",
                                    expected=f"{least} or more at level {level}",
                                    remedy="the target is too unlike the calibration cases: calibrate on cases like it")
+        mean = float(self.weights[torch.isfinite(self.weights)].mean())  # of a ratio of overlapping densities: one
+        if not mean >= LEAST_MEAN:
+            raise SettingError(f"weights of the calibration cases that are {mean:.2g} on average",
+                               expected=f"about 1, at least {LEAST_MEAN}",
+                               remedy="the target is too unlike the calibration cases: calibrate on cases like it")
 
     def settings(self) -> str:
         return (f"level={self.level}, calibrated_on={self.scores.calibrated_on!r}, weighted by {self.ratio.names} for "
