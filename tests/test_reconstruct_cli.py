@@ -178,11 +178,14 @@ def test_a_trajectory_that_does_not_fit_is_one_sentence(kspace, tmp_path, monkey
     np.save(tmp_path / "cut.npy", places[:, :-1])
     np.save(tmp_path / "flat.npy", places[..., 0])
     np.save(tmp_path / "places.npy", places)
+    np.save(tmp_path / "pixels.npy", places / (2 * np.abs(places).max()))
     base = ("reconstruct", tmp_path / "signal.npy", "--axes", "coil,shot,sample", "-o", tmp_path / "out")
     for extra, words in ((("--trajectory", tmp_path / "cut.npy"), ("(6, 15)", "(6, 16)")),
                          (("--trajectory", tmp_path / "flat.npy"), ("a trajectory of shape",)),
                          (("--trajectory", tmp_path / "none.npy"), ("nothing at none.npy",)),
                          (("--trajectory", tmp_path / "places.npy", "--matrix", "8"), ("matrix", "2 sizes")),
+                         (("--trajectory", tmp_path / "pixels.npy"), ("reaches 0.5 from zero", "by the matrix")),
+                         (("--trajectory", tmp_path / "places.npy", "--matrix", "4,4"), ("half the matrix of 4 x 4",)),
                          (("--trajectory", tmp_path / "places.npy", "--matrix", "8,a"), ("--matrix '8,a'",)),
                          (("--trajectory", tmp_path / "places.npy", "--method", "grappa"), ("grappa", "trajectory")),
                          (("--trajectory", tmp_path / "places.npy", "--axes", "coil,y,x"), ("coil,shot,sample",))):

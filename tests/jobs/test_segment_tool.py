@@ -153,6 +153,41 @@ def test_damaged_checkpoints_and_weights_are_said_to_be(data, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_that_a_fold_has_not_seen_is_said(data, tmp_path):
+    for frame in range(2):  # the ring in the frames of one patient alone
+        path = data / "labels" / f"p0_frame{frame}.nii.gz"
+        image = nibabel.load(path)
+        values = np.asarray(image.dataobj)
+        nibabel.save(nibabel.Nifti1Image(np.where(values == 2, 0, values).astype(np.uint8), image.affine), path)
+    card = train_segmenter(data, tmp_path / "model", TrainSettings(plan=small_plan(data, tmp_path, steps=2)))
+    assert sum("was trained without class" in text for text in card["warnings"]) == 1
+
+
+def test_a_refused_command_leaves_the_plan_and_damaged_work_is_made_again(data, tmp_path, monkeypatch):
+    plan, model = small_plan(data, tmp_path, steps=4), tmp_path / "model"
+    monkeypatch.setattr("firstread.jobs.segment_train.fit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_segmenter(data, model, TrainSettings(plan=plan))
+    monkeypatch.undo()
+    before = (model / "plan.json").read_bytes()
+    with pytest.raises(FormatError, match="began with another plan"):
+        train_segmenter(data, model, TrainSettings(plan=small_plan(data, tmp_path / "other", steps=5)))
+    assert (model / "plan.json").read_bytes() == before
+    image = model / "training" / "cases" / "00001" / "image.npy"
+    image.write_bytes(image.read_bytes()[:200])
+    state = model / "training" / "state.json"
+    whole = state.read_bytes()
+    state.write_bytes(whole[:9])
+    with pytest.raises(FormatError, match="which is damaged"):
+        train_segmenter(data, model, TrainSettings(plan=plan))
+    state.write_bytes(whole)
+    assert train_segmenter(data, model, TrainSettings(plan=plan))["networks"]
+    one, other = (model / f"fold_{k}.safetensors" for k in (0, 1))
+    other.write_bytes(one.read_bytes())
+    with pytest.raises(FormatError, match="whose weights are not those"):
+        predict_to_folder(model, [[data / "images" / "p0_frame0.nii.gz"]], tmp_path / "out")
+
+
 def test_bad_data_is_one_clear_sentence(data, tmp_path):
     plan = small_plan(data, tmp_path, steps=1)
     label = data / "labels" / "p1_frame1.nii.gz"

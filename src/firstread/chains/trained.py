@@ -13,6 +13,7 @@ from torch import nn
 
 from firstread.analyze.trained import SegmentByPlan
 from firstread.core.errors import FormatError, InputError
+from firstread.core.provenance import weights_hash
 from firstread.nets.build import build_network
 from firstread.nets.plan import Plan
 from firstread.nets.plan_file import plan_from, read_plan
@@ -92,4 +93,8 @@ def open_trained(folder: Path, *, members: bool = False) -> SegmentByPlan:
     card = card_of(folder)
     plan = read_plan(folder / PLAN)
     networks = [trained_network(plan, folder / name) for name in card["networks"]]
+    for name, network, stated in zip(card["networks"], networks, card.get("hashes", ()), strict=False):
+        if weights_hash(network) != stated:
+            raise FormatError(f"{name}, whose weights are not those of card.json", expected="the files as they were "
+                              "written together", remedy="copy the whole folder again, or train again")
     return SegmentByPlan(networks=networks, plan=plan, members=members).eval()

@@ -46,7 +46,7 @@ def main() -> None:
             raise
         _fail(shown())
     if code == INTERRUPTED:
-        _fail("Interrupted: no result was written; run the same command again.")
+        _fail("Interrupted: nothing half-written is left. Run the same command again.")
     sys.exit(code if isinstance(code, int) else 0)
 
 

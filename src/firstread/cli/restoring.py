@@ -26,8 +26,8 @@ def restore_slices(
     resolution_mm: Annotated[float, typer.Option(help="Voxel size of the volume.")] = 0.8,
     method: Annotated[Literal["voxels", "field"], typer.Option(help="voxels: super-resolution; field: a small network "
                                                                "of position, fitted to this case.")] = "voxels",
-    thickness_mm: Annotated[float | None, typer.Option(help="Slice thickness where files state none; default: the "
-                                                       "distance of slices.")] = None,
+    thickness_mm: Annotated[float | None, typer.Option(min=0.1, help="Slice thickness where files state none; default: "
+                                                       "the distance of slices.")] = None,
     iterations: Annotated[int, typer.Option(min=1, help="How often slices are placed anew.")] = 4,
     robust: Annotated[bool, typer.Option(help="Weigh pixels and slices by how well they fit.")] = True,
     bias: Annotated[bool, typer.Option(help="Estimate a bias field per slice.")] = True,

@@ -58,7 +58,7 @@ def read(path: Path, *, spacing_mm: tuple[float, float, float] | None = None) ->
         grid = _grid(image.header, _stored_sizes(path, image.header), shape, spacing_mm, notes)
         values = _values(image, stream).reshape(shape)
     data = as_tensor(values.transpose(3, 2, 1, 0)[None, :, None])
-    require_finite(data, "NIfTI image")
+    require_finite(data, f"image {path.name}")
     times, cycle = _times(image.header, shape[3], notes)
     return Image(Rows.subjects(1), data, grid, times, cycle, notes=tuple(notes))
 

@@ -12,6 +12,8 @@ from firstread.core.records import Image, KSpace, Note, Rows
 from firstread.io.arrays import as_tensor, require_finite
 
 Spacing = tuple[float, float, float]
+REAL_KSPACE = Note("real_kspace", "The samples are real numbers, but those of k-space are complex: of magnitudes no "
+                   "right image can be made.")
 
 
 def record_of(array: np.ndarray, axes: str | None, spacing_mm: Spacing | None = None) -> KSpace | Image:
@@ -40,7 +42,9 @@ def record_of(array: np.ndarray, axes: str | None, spacing_mm: Spacing | None = 
     require_finite(data, "k-space" if kspace else "image")
     if not kspace:
         return Image(Rows.subjects(1), data, grid, notes=tuple(notes))
-    data = data if data.is_complex() else data.to(torch.complex64)
+    if not data.is_complex():
+        notes.append(REAL_KSPACE)
+        data = data.to(torch.complex64)
     return kspace_of(data, grid, (data != 0).any(dim=2, keepdim=True), fourier, None, notes)
 
 

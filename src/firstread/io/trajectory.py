@@ -20,7 +20,7 @@ from firstread.io.arrays import as_tensor, require_finite
 from firstread.io.open import detect, located
 from firstread.io.opened import Kind, Opened
 from firstread.io.rawdata import load_bart, load_npy
-from firstread.io.stated import Spacing, grid_of
+from firstread.io.stated import REAL_KSPACE, Spacing, grid_of
 
 _AXES = ("time", "coil", "z", "shot", "sample")
 _TIME = 10  # of BART's axes
@@ -34,10 +34,15 @@ def read_along(source: Path, places: Path, *, axes: str | None, matrix: tuple[in
     have the axes ``[time,] shot, sample, (y, x) or (z, y, x)``; in BART's files ``(x, y, z), sample, shot``.
     matrix: (y, x) or (z, y, x) of the image; None takes twice the largest place, with a note.
 
-    Raises FormatError where samples and places are not of one length, InputError for axes that do not fit.
+    Raises FormatError where samples and places are not of one length, InputError for axes that do not fit, for places
+    beyond the matrix, and for places within one cycle of zero, which are in another unit.
     """
     source, places = located(source), located(places)
     kind, data = _samples(source, axes, variable)
+    notes: list[Note] = []
+    if not data.is_complex():
+        notes.append(REAL_KSPACE)
+        data = data.to(torch.complex64)
     where = _places(places)
     require_finite(data, "k-space")
     require_finite(where, "trajectory")
@@ -51,7 +56,6 @@ def read_along(source: Path, places: Path, *, axes: str | None, matrix: tuple[in
     if volume and data.shape[2] > 1:
         raise InputError(f"{data.shape[2]} slices along a trajectory in three axes", expected="one volume, or places "
                          "(y, x) alone", remedy="give one of them")
-    notes: list[Note] = []
     shape = _matrix(where, matrix, data.shape[2], volume, notes)
     grid = grid_of(shape, spacing_mm, notes)
     record = KSpace(Rows.subjects(1), data[None], grid, torch.ones(1, 1, 1, 1, 1, 1, dtype=torch.bool),
@@ -79,7 +83,7 @@ def _samples(path: Path, axes: str | None, variable: str | None) -> tuple[Kind, 
     array = array.transpose([names.index(name) for name in _AXES if name in names])
     sizes = dict(zip([name for name in _AXES if name in names], array.shape, strict=True))
     data = as_tensor(array.reshape([sizes.get(name, 1) for name in _AXES]))
-    return kind, data if data.is_complex() else data.to(torch.complex64)
+    return kind, data
 
 
 def _places(path: Path) -> Float[Tensor, "time axis shot sample"]:
@@ -119,12 +123,19 @@ def _array(path: Path, kind: Kind, variable: str | None) -> np.ndarray:
 def _matrix(where: Tensor, stated: tuple[int, ...] | None, slices: int, volume: bool, notes: list[Note]
             ) -> tuple[int, int, int]:
     wanted = 3 if volume else 2
+    reach = where.abs().amax(dim=(0, 2, 3))
+    if float(reach.max()) <= 1:
+        raise InputError(f"a trajectory that reaches {float(reach.max()):.2g} from zero", expected="cycles per field "
+                         "of view, from -N/2 to N/2 for N pixels", remedy="multiply cycles per pixel by the matrix")
     if stated is None:
-        reach = where.abs().amax(dim=(0, 2, 3))
         stated = tuple(max(1, 2 * round(float(r))) for r in reach)
         notes.append(Note("matrix_assumed", f"The image's matrix {' x '.join(map(str, stated))} follows from the reach "
                           "of the trajectory; --matrix states another."))
     if len(stated) != wanted or min(stated) < 1 or max(stated) > 4096:
         raise InputError(f"a matrix of {stated}", remedy="correct --matrix",
                          expected=f"{wanted} sizes from 1 to 4096, {'z,y,x' if volume else 'y,x'}")
+    far = [f"{float(r):.0f}" for r, size in zip(reach, stated, strict=True) if float(r) > 0.525 * size + 1]
+    if far:
+        raise InputError(f"a trajectory that reaches {far[0]} cycles per field of view", expected="half the matrix of "
+                         f"{' x '.join(map(str, stated))} at most", remedy="state a larger --matrix, or check the unit")
     return (slices, *stated) if not volume else stated  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from torch import Tensor
 from firstread.acquire.fastmri_masks import Kind, fastmri_mask
 from firstread.chains.reconstruct import method_of, reconstruct_chain
 from firstread.core.case import Case
-from firstread.core.errors import FormatError
+from firstread.core.errors import FirstreadError, FormatError
 from firstread.core.records import Image, KSpace
 from firstread.io.challenges import (
     CineFiles,
@@ -53,14 +53,24 @@ def fastmri_table(folder: Path, methods: Sequence[str], accelerations: Sequence[
     """NMSE, PSNR and SSIM of every method on the volumes of a fastMRI folder, as a Markdown table.
 
     Measures of a volume as in fastMRI's ``evaluate``: the peak is the volume's largest value, SSIM under a flat 7 x 7
-    window is averaged over slices; image and reference are cut to the middle square.
+    window is averaged over slices; image and reference are cut to the middle square. A volume that cannot be read is
+    left out, and said; the error is raised where none can be.
     """
     found = fastmri_volumes(folder)[:volumes]
+    for acceleration in accelerations:
+        fastmri_mask(320, acceleration, kind=mask, name="any")  # refuses accelerations that there are no masks for
     scores: dict[tuple[str, int], list[list[float]]] = {}
-    coils = 0
+    coils, left_out = 0, 0
     for path in found:
-        truth, _ = fastmri_truth(path)
-        full, _ = read_fastmri(path)
+        try:
+            truth, _ = fastmri_truth(path)
+            full, _ = read_fastmri(path)
+        except FirstreadError as error:
+            progress(f"{path.name} is left out: {error}")
+            left_out += 1
+            if left_out == len(found):
+                raise
+            continue
         coils = max(coils, full.data.shape[2])
         for acceleration in accelerations:
             drawn = fastmri_mask(full.data.shape[-1], acceleration, kind=mask, name=path.name)
@@ -71,7 +81,8 @@ def fastmri_table(folder: Path, methods: Sequence[str], accelerations: Sequence[
                 made = image.data[0, 0, 0].abs()
                 scores.setdefault((name, acceleration), []).append(volume_scores(made, truth))
     published = [row for row in FASTMRI if row.acceleration in accelerations] if coils > 1 and mask == "random" else []
-    title = f"fastMRI, {folder.name}, {mask} masks, {'multi' if coils > 1 else 'single'}-coil"
+    title = f"fastMRI, {folder.name}, {mask} masks, {'multi' if coils > 1 else 'single'}-coil" + (
+        f", {left_out} unreadable volumes left out" if left_out else "")
     return _table(title, scores, published, "volumes")
 
 

@@ -64,6 +64,9 @@ def reconstruct(source: Path, settings: Settings | None = None, *, progress: Pro
     started, source = time.perf_counter(), located(source)
     progress(f"opening {source}")
     opened = _opened(source, settings)
+    if opened.kind not in ("npy", "MATLAB") and settings.axes is not None:
+        raise InputError(f"axes stated for a {opened.kind} file", expected="axes for .npy and .mat alone",
+                         remedy="leave out --axes: the file says what its axes are")
     chain, cautions = chosen_chain(opened, settings, source.name, progress)
     with torch.inference_mode():
         done = chain(replace(opened.case, seed=settings.seed),
@@ -88,8 +91,23 @@ def chosen_chain(opened: Opened, settings: Settings, name: str, progress: Progre
     last = "z, y, x" if raw.trajectory is None else "z, shot, sample"
     progress(f"  {' x '.join(map(str, raw.data.shape[1:]))} (time, coil, {last}), method {method}")
     caution = METHODS[method].caution
-    return (reconstruct_chain(method, weight, trajectory=raw.trajectory is not None),
-            () if caution is None else (Note("learned_on_simulation", caution),))
+    cautions = () if caution is None else (Note("learned_on_simulation", caution),)
+    return reconstruct_chain(method, weight, trajectory=raw.trajectory is not None), (*cautions, *centre_missing(raw))
+
+
+def centre_missing(kspace: KSpace) -> tuple[Note, ...]:
+    """A note where no line next to the zero frequency was measured in any frame: the image's brightness is unknown.
+
+    (With several coils the coil maps cannot be estimated either, which is an error of its own.)
+    """
+    if kspace.trajectory is not None:
+        return ()
+    mask = (kspace.mask != 0).any(dim=1, keepdim=True).expand(-1, -1, -1, *kspace.data.shape[3:])
+    rows, columns = (slice(max(0, n // 2 - 1), n // 2 + 2) for n in kspace.data.shape[-2:])
+    if bool(mask[..., rows, columns].any()):
+        return ()
+    return (Note("no_centre", "No sample next to the zero frequency was measured: the image's brightness and coarse "
+                 "shape are made up by the method."),)
 
 
 def reconstruct_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,
@@ -105,6 +123,9 @@ def reconstruct_to_folder(source: Path, folder: Path, settings: Settings | None 
 
 
 def _opened(source: Path, settings: Settings) -> Opened:
+    if settings.matrix is not None and settings.trajectory is None:
+        raise InputError("a matrix without a trajectory", expected="--matrix with --trajectory alone",
+                         remedy="leave it out: Cartesian k-space has the matrix of its samples")
     if settings.trajectory is not None:
         return read_along(source, settings.trajectory, matrix=settings.matrix, axes=settings.axes,
                           variable=settings.variable, spacing_mm=settings.spacing_mm)

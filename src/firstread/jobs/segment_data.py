@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from firstread.core.errors import FormatError, GeometryError, InputError, UnsupportedError
+from firstread.core.errors import FirstreadError, FormatError, GeometryError, InputError, UnsupportedError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
 from firstread.io.dicom.seg_read import open_seg, seg_files
@@ -22,7 +22,7 @@ from firstread.jobs.segment_seg import placed, require_numbers, values_of, value
 
 ENDINGS = (".nii.gz", ".nii", ".npy", ".mat", ".png", ".jpg", ".jpeg", ".dcm")
 # what follows the patient's name in the names of files: patient001_frame12, P7-ES, sub-03_slice4
-PART = re.compile(r"[_.\-]*(frame|phase|time|slice|ed|es|t|s|z)[_\-]?\d*$", re.IGNORECASE)
+PART = re.compile(r"([_.\-]+((frame|phase|time|slice|ed|es)[_\-]?\d*|[tsz]\d+))+$", re.IGNORECASE)
 _LAYOUTS = "images/ and labels/, nnU-Net's imagesTr/ and labelsTr/ with dataset.json, or a .csv with image and label"
 
 
@@ -88,8 +88,10 @@ def _with_segments(found: DataSet) -> DataSet:
 def patient_of(name: str) -> str:
     """The patient in the name of a case.
 
-    >>> patient_of("patient001_frame12"), patient_of("P7-ES"), patient_of("liver_12")
-    ('patient001', 'P7', 'liver_12')
+    >>> patient_of("patient001_frame12"), patient_of("P7-ES"), patient_of("sub-03_t2_z14")
+    ('patient001', 'P7', 'sub-03')
+    >>> patient_of("BRATS_001"), patient_of("amos_0001"), patient_of("PAT12"), patient_of("chris")
+    ('BRATS_001', 'amos_0001', 'PAT12', 'chris')
     """
     return PART.sub("", name) or name
 
@@ -147,7 +149,7 @@ def class_indices(values: Integer[Tensor, "time z y x"], known: Mapping[int, int
 def _image(path: Path, name: str) -> Image:
     try:
         image = open_file(path).case.get("image")
-    except (InputError, GeometryError) as error:
+    except FirstreadError as error:
         raise type(error)(f"{name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
     if not isinstance(image, Image):
         raise InputError(f"{name}: {path.name}, which holds k-space", expected="an image", remedy="reconstruct it")
@@ -224,8 +226,12 @@ def _nnunet(source: Path) -> DataSet:
 
 def _table(source: Path) -> tuple[Sample, ...]:
     """Rows of ``image,label[,patient,annotated]``; several channels and several classes are separated by ``;``."""
-    with source.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{source.name}, which is no text in UTF-8 ({type(error).__name__})", expected="a comma-"
+                          "separated table in UTF-8", remedy="save it as \"CSV UTF-8\"") from error
     if not rows or not {"image", "label"} <= set(rows[0]):
         raise FormatError(f"{source.name} with the columns {sorted(rows[0]) if rows else []}",
                           expected="image and label, and perhaps patient and annotated",
@@ -233,7 +239,10 @@ def _table(source: Path) -> tuple[Sample, ...]:
     samples = []
     for number, row in enumerate(rows, start=2):
         images = tuple(source.parent / part.strip() for part in (row["image"] or "").split(";") if part.strip())
-        label = source.parent / (row["label"] or "").strip()
+        if not (row["label"] or "").strip():
+            raise InputError(f"line {number} of {source.name} without a label", expected="paths beside the table that "
+                             "exist", remedy="complete or remove the line")
+        label = source.parent / row["label"].strip()
         missing = [str(path.name) for path in (*images, label) if not path.exists()]
         if not images or missing:
             raise InputError(f"line {number} of {source.name}: no {missing[0] if missing else 'image'}",

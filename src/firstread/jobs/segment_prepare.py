@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from firstread.analyze.trained import prepared
-from firstread.core.errors import FirstreadError, InputError, SignalError
+from firstread.core.errors import FirstreadError, InputError, OutputError, SignalError
 from firstread.jobs.segment_data import DataSet, Sample, class_indices, load_sample
 from firstread.learn.fingerprint import CaseFacts, case_facts, fingerprint
 from firstread.learn.patches import PreparedCase, find_places
@@ -61,10 +62,17 @@ def prepare_cases(data: DataSet, plan: Plan, folder: Path, *, progress: Progress
     made = []
     for number, sample in enumerate(data.samples):
         home = folder / f"{number:05d}"
-        if not home.is_dir():
+        annotated = annotated_of(sample, plan)
+        case = _stored(home, annotated) if home.is_dir() else None
+        if case is None:
             progress(f"preparing: {sample.name} ({number + 1} of {len(data.samples)})")
+            shutil.rmtree(home, ignore_errors=True)
             _store(home, *_prepared(sample, plan), plan)
-        made.append(_stored(home, annotated_of(sample, plan)))
+            case = _stored(home, annotated)
+        if case is None:
+            raise OutputError(f"{home.name}, which could not be read back", expected="a disk that keeps its "
+                              "files", remedy="free some space, and run the command again")
+        made.append(case)
     return made
 
 
@@ -111,13 +119,16 @@ def _store(home: Path, image: Tensor, label: Tensor, spacing: Sequence[float], p
     work.rename(home)
 
 
-def _stored(home: Path, annotated: Tensor) -> PreparedCase:
-    """Mapped from disk, so that only what patches touch is read."""
-    image = torch.from_numpy(np.load(home / "image.npy", mmap_mode="c"))
-    label = torch.from_numpy(np.load(home / "label.npy", mmap_mode="c"))
-    with np.load(home / "places.npz") as stored:
-        places = {int(name): torch.from_numpy(stored[name]).long() for name in stored.files}
-    spacing = json.loads((home / "spacing.json").read_text(encoding="utf-8"))
+def _stored(home: Path, annotated: Tensor) -> PreparedCase | None:
+    """Mapped from disk, so that only what patches touch is read; None where it is damaged."""
+    try:
+        image = torch.from_numpy(np.load(home / "image.npy", mmap_mode="c"))
+        label = torch.from_numpy(np.load(home / "label.npy", mmap_mode="c"))
+        with np.load(home / "places.npz") as stored:
+            places = {int(name): torch.from_numpy(stored[name]).long() for name in stored.files}
+        spacing = json.loads((home / "spacing.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
     kept = {value: where for value, where in places.items() if bool(annotated[value])}
     return PreparedCase(image, label, kept, annotated, (spacing[0], spacing[1], spacing[2]))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from firstread.nets.shape_codes import ShapeCodes
 from firstread.report.segment_training import write_page
 
 Progress = Callable[[str], None]
-WORK, SELF = "training", "self"
+WORK, STATE, SELF = "training", "state.json", "self"
 
 
 @dataclass(frozen=True)
@@ -72,28 +72,36 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
     folder.mkdir(parents=True, exist_ok=True)
     found = _fingerprint(data, folder, progress)
     plan = _plan(found, data, folder, settings)
+    work = folder / WORK
+    if not settings.only_plan:
+        _check_patients(found, plan)
+    if not settings.only_plan or (work / STATE).is_file():
+        _check_state(work, plan, data, settings)
     write_plan(plan, folder / PLAN)
     if settings.only_plan:
         return plan.as_dict()
-    _check_patients(found, plan)
-    work = folder / WORK
-    _check_state(work, plan, data, settings)
     cases = prepare_cases(data, plan, work / "cases", progress=progress)
     folds = split_patients(data.samples, plan.training.folds, seed=plan.training.seed) if plan.training.folds else [[]]
     names = [f"fold_{k}.safetensors" for k in range(len(folds))] if plan.training.folds else ["fold_all.safetensors"]
     rows: list[dict[str, Any]] = []
+    unseen: list[str] = []
     started = time.perf_counter()
     for number, (held, name) in enumerate(zip(folds, names, strict=True)):
         training = [case for n, case in enumerate(cases) if n not in set(held)]
         progress(f"fold {number + 1} of {len(folds)}: {len(training)} cases to train on, {len(held)} held out")
+        for called in missing_classes(cases, set(held), plan):
+            unseen.append(f"Fold {number + 1} was trained without class {called}, which only its held-out cases show: "
+                          "what was measured of it there says nothing.")
+            progress(f"  {unseen[-1]}")
         network = _trained(training, plan, folder / name, work / f"{Path(name).stem}.pt", number, settings)
         scores = work / f"{Path(name).stem}.json"
         if held and not scores.is_file():
             progress(f"fold {number + 1}: segmenting {len(held)} held-out cases")
             made = validate(network.cpu(), plan, [data.samples[n] for n in held])
             _write(scores, json.dumps([{**row, "fold": number} for row in made]))
-        rows += json.loads(scores.read_text(encoding="utf-8")) if held else []
+        rows += _read(scores) if held else []
     card = _card(plan, found, names, rows, data, folder, time.perf_counter() - started, settings)
+    card["warnings"] += unseen
     if rows:
         _write(folder / "cv.json", json.dumps({"schema": "firstread.segment-cv/1", "summary": card["validation"],
                                                "warnings": card["warnings"], "cases": rows}, indent=1))
@@ -170,9 +178,9 @@ def _check_patients(found: dict[str, Any], plan: Plan) -> None:
 def _check_state(work: Path, plan: Plan, data: DataSet, settings: TrainSettings) -> None:
     """What lies in the work folder must be of this plan and these files."""
     state = {"plan": plan_hash(plan), "data": data_hash(data), "files": newest(data), "start": settings.start}
-    path = work / "state.json"
+    path = work / STATE
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _read(path)
         if before != state:
             other = ", ".join(k for k in state if before.get(k) != state[k])
             raise FormatError(f"a training that began with another {other}", expected="the same, to go on with it",
@@ -180,6 +188,21 @@ def _check_state(work: Path, plan: Plan, data: DataSet, settings: TrainSettings)
         return
     work.mkdir(parents=True, exist_ok=True)
     _write(path, json.dumps(state))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path.parent.name}/{path.name}, which is damaged", expected="what an interrupted training "
+                          "left", remedy="remove that file, or start anew with --overwrite") from error
+
+
+def missing_classes(cases: Sequence[PreparedCase], held: Collection[int], plan: Plan) -> list[str]:
+    """The names of the classes that no case outside ``held`` shows."""
+    shown = {index for number, case in enumerate(cases) if number not in held
+             for index, where in case.places.items() if len(where)}
+    return [c.name for index, c in enumerate(plan.classes) if index and index not in shown]
 
 
 def _trained(cases: list[PreparedCase], plan: Plan, weights: Path, checkpoint: Path, number: int,

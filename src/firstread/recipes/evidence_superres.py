@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,19 +57,25 @@ Method = Callable[[Image, Image], Image]
 Reader = Callable[[Image], SoftLabels]
 
 
-def methods(weight: Weight) -> dict[str, Method]:
-    """What is compared; those that end in "+ views" also get the long-axis views."""
+def methods(weights: Sequence[Weight] = ()) -> dict[str, Method]:
+    """What is compared; those that end in "+ views" also get the long-axis views. A network for each of ``weights``."""
     model = ModelSuperResolution(factor=FACTOR)
-    network = SuperResolution.from_weight(weight.card["network"], weight.state)
-    learned = LearnedSuperResolution(network=network)
-    return {"linear": lambda stack, _: Upsample(factor=FACTOR, order=1)(stack),
-            "cubic B-spline": lambda stack, _: Upsample(factor=FACTOR, order=3)(stack),
-            "least squares, bending": lambda stack, _: model(stack),
-            "least squares, TV": lambda stack, _: ModelSuperResolution(
-                factor=FACTOR, regularizer="tv", regularization=5e-3)(stack),
-            "network": lambda stack, _: learned(stack),
-            "least squares, bending + views": model.forward,
-            "network + views": learned.forward}
+    made: dict[str, Method] = {
+        "linear": lambda stack, _: Upsample(factor=FACTOR, order=1)(stack),
+        "cubic B-spline": lambda stack, _: Upsample(factor=FACTOR, order=3)(stack),
+        "least squares, bending": lambda stack, _: model(stack),
+        "least squares, TV": lambda stack, _: ModelSuperResolution(
+            factor=FACTOR, regularizer="tv", regularization=5e-3)(stack),
+        "least squares, bending + views": model.forward}
+    for weight in weights:
+        learned = LearnedSuperResolution(network=SuperResolution.from_weight(weight.card["network"], weight.state))
+        made[weight.name] = partial(_stack_alone, learned)
+        made[f"{weight.name} + views"] = learned.forward
+    return made
+
+
+def _stack_alone(learned: LearnedSuperResolution, stack: Image, _: Image) -> Image:
+    return learned(stack)
 
 
 def scans(heart: FineHeart, seed: int) -> tuple[Image, Image]:
@@ -183,12 +190,15 @@ def table(found: Sequence[dict[str, dict[str, float]]], against: str | None = No
     return "\n".join(lines)
 
 
-def page(found: Sequence[dict[str, dict[str, float]]], weight: Weight, segmentation: str | None) -> str:
+def page(found: Sequence[dict[str, dict[str, float]]], weights: Sequence[Weight], segmentation: str | None,
+         command: str) -> str:
     """The page."""
+    networks = " ".join(f"Network `{weight.name}`: {weight.card['steps']} steps on {weight.card['hearts']} hearts of "
+                        "the training family (one run)." for weight in weights) or "No network was compared."
     paired = [{n: v for n, v in rows.items() if "PSNR" in v} for rows in found]
     return "\n".join((
         "# Super-resolution of thick slices, on simulated hearts", "",
-        "Made by `python -m firstread.recipes.evidence_superres`. All data are **simulated**: "
+        "All data are **simulated**: "
         f"{len(found)} hearts of the phantom's test family at end-diastole and end-systole, rendered in slices of 1 mm "
         f"and scanned with slices of {THICKNESS_MM:g} mm every {STEP_MM:g} mm (profile box, trapezoid or Gaussian in "
         f"turn; all methods assume a trapezoid), SNR {SNR:g}, breath-hold offsets of {BREATH_MM:g} mm (sd) in plane, "
@@ -197,9 +207,8 @@ def page(found: Sequence[dict[str, dict[str, float]]], weight: Weight, segmentat
         "PSNR (peak: largest true value) and SSIM (planes that contain z) in the box around the heart, 10 mm wider. "
         f"Segmentation: one member of `{SEGMENTATION}` ({segmentation}), every fifth slice as one stack. Dice and "
         "absolute errors against the rendered labels; cells: mean [95 % bootstrap interval over subjects]. "
-        f"Network: `{weight.name}`, {weight.card['steps']} steps on {weight.card['hearts']} hearts of the training "
-        "family (one training run).", "", table(found), "", "## Paired differences from the cubic B-spline", "",
-        table(paired, "cubic B-spline"), ""))
+        f"{networks}", "", table(found), "", "## Paired differences from the cubic B-spline", "",
+        table(paired, "cubic B-spline"), "", "```", command, "```", ""))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,18 +218,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, required=True, help="folder of what is stored per subject")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/evidence"))
     parser.add_argument("--subjects", type=int, default=12)
-    parser.add_argument("--weight", default="heart-superres", help="a default weight's name or a .safetensors file")
+    parser.add_argument("--weight", action="append", default=[], help="a trained .safetensors file, once for each "
+                        "network that is compared (`firstread train heart-superres`, `heart-superres-shape`)")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         if not given.cache.is_dir() or not given.output.is_dir() or given.subjects < 3:
             raise InputError(f"cache {given.cache}, output {given.output}, {given.subjects} subjects",
                              expected="two folders that are there, three subjects or more", remedy="make them first")
-        weight = load(given.weight)
+        weights = [load(name) for name in given.weight]
         segment = Segment(networks=networks_of(load(SEGMENTATION))[:1], patch=96, search=96)
-        chosen = methods(weight)
-        network = SuperResolution.from_weight(weight.card["network"], weight.state)
-        label = f"{weights_hash(segment)}-{weights_hash(network)}"
+        chosen = methods(weights)
+        networks = [SuperResolution.from_weight(weight.card["network"], weight.state) for weight in weights]
+        label = "-".join(str(weights_hash(made)) for made in (segment, *networks))
         found = []
         for index in range(given.subjects):
             file = given.cache / f"{index:03d}-{label}.json"
@@ -230,7 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found.append(json.loads(file.read_text(encoding="utf-8")))
             print(f"\r{index + 1} of {given.subjects} subjects", end="", file=sys.stderr)
         print(file=sys.stderr)
-        write_text(given.output / "superres.md", page(found, weight, weights_hash(segment)))
+        command = f"python -m firstread.recipes.evidence_superres --cache FOLDER --subjects {given.subjects}" + "".join(
+            f" --weight {Path(name).name}" for name in given.weight)
+        write_text(given.output / "superres.md", page(found, weights, weights_hash(segment), command))
     except FirstreadError as error:
         print(f"evidence_superres: {error}", file=sys.stderr)
         return 2

@@ -73,7 +73,7 @@ def check(kspace: KSpace) -> None:
     empty = ~sampled.flatten(3).any(dim=-1)
     if bool(empty.any()):
         frame = int(empty.flatten(2).any(dim=-1).any(dim=0).nonzero()[0, 0])
-        raise SignalError(f"no measured sample in frame {frame}", expected="one line or more in every frame",
+        raise SignalError(f"no measured sample in frame {frame + 1}", expected="one line or more in every frame",
                           remedy="check the mask, or merge frames")
     energy = torch.view_as_real(data).square().sum(dim=(1, 3, 4, 5, 6))
     dead = energy <= 1e-12 * energy.mean(dim=1, keepdim=True)

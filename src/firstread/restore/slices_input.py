@@ -108,9 +108,9 @@ def cut_slices(stacks: Image, to_frame: Float[Tensor, "4 4"], mask: Bool[Tensor,
         affine = to_frame @ stacks.grid.affine[row]
         seen = _sampled(reach, spacing_mm, stack_poses[row] @ affine, tuple(data.shape)) & data.isfinite()
         if not bool(seen.any()):
-            raise GeometryError(f"stack {row + 1} does not overlap the region of interest (the mask)", remedy="check "
-                                "that all stacks are of one examination, or leave this one out",
-                                expected="stacks that show the same part of the body")
+            raise GeometryError(f"stack {row + 1} does not overlap the region of interest (the mask, or what the "
+                                "other stacks show)", remedy="check that all stacks are of one examination, or leave "
+                                "this one out", expected="stacks that show the same part of the body")
         boxes.append([_range(seen.any(dim=dims)) for dims in ((1, 2), (0, 2), (0, 1))])
     height = max(b[1][1] - b[1][0] for b in boxes)
     width = max(b[2][1] - b[2][0] for b in boxes)

@@ -102,7 +102,8 @@ def _region_of(stacks: Image, row: int, mask: Labels | None) -> Tensor:
         if mask is not None and not bool((mask.data > 0).any()):
             raise SignalError("an empty mask", expected="voxels above zero where the region of interest is",
                               remedy="draw the mask on one of the stacks, or leave it out")
-        raise GeometryError(f"stack {row + 1} does not overlap the region of interest (the mask)",
+        raise GeometryError(f"stack {row + 1} " + ("without signal above its background" if mask is None else
+                            "does not overlap the region of interest (the mask)"),
                             expected="stacks that show the same part of the body",
                             remedy="check that all stacks are of one examination, or leave this one out")
     spans = [inside.any(dim=d).nonzero()[:, 0] for d in ((1, 2), (0, 2), (0, 1))]
