@@ -144,9 +144,9 @@ def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
 
 
 def _chain(settings: Settings, *, raw: bool) -> Chain:
-    if settings.model is None and (settings.classes or settings.calibration):
-        raise InputError("--classes or --calibration without a model", expected="--model with the model that they are "
-                         "of", remedy="add it, or leave them out")
+    if settings.model is None and settings.classes:
+        raise InputError("--classes without a model", expected="--model with the model that they are of",
+                         remedy="add it, or leave them out")
     if settings.model is not None and settings.weights is not None:
         raise InputError("--model and --weights", expected="one of them", remedy="leave one out")
     segmenter = None if settings.model is None else foreign_segmentation(settings.model, settings.classes)

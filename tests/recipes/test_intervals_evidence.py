@@ -56,7 +56,7 @@ def test_another_mix_fails_for_all_and_holds_by_third_of_the_measured_value():
 def test_an_unlike_scanner_is_refused_by_weighting_and_by_the_guard():
     text = page(made(0, 90), made(1, 60), {"noisy": made(5, 60, noise=9.0)}, command="…", status="")
     rows = [line for line in text.splitlines() if line.startswith("| noisy |")]
-    assert len(rows) == 4 and all("no interval" in row and "60, 60 of 60" in row for row in rows)
+    assert len(rows) == 4 and all("refused: " in row and "60, 60 of 60" in row for row in rows)
 
 
 def test_too_few_calibration_subjects_are_named(tmp_path, capsys):

@@ -40,8 +40,8 @@ def read(
         None,
     classes: Annotated[str | None, typer.Option(help="Which of the model's classes are which, such as "
                                                 "LV=1,MYO=2,RV=3, where their names do not say so.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Intervals for this model: a file of "
-                                                     "Calibration.save.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Intervals calibrated on your own cases, in the "
+                                                     "place of the stored ones: a file of Calibration.save.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of `firstread simulate` with the known truth.")] = None,
     adapt: Annotated[int, typer.Option(min=0, help="Most steps in which the reconstruction of raw signal is fitted to "
                                        "this scan; undone where held-out lines say that it does not help.")] = 0,

@@ -107,12 +107,14 @@ class Parts:
         return {f"{part}.{name}": value.detach().cpu().contiguous() for part in ("mask", "cascade", "segmenter")
                 for name, value in getattr(self, part).state_dict().items()}
 
+    def pattern(self) -> Float[Tensor, "frames lines"]:
+        """The mask as it is measured: ones and zeros."""
+        with torch.no_grad():
+            return self.mask(self.mask.logits.shape[0], self.mask.lines, torch.Generator()).cpu()
+
     def lines(self) -> list[list[int]]:
         """The lines that the mask measures in every frame."""
-        frames = self.mask.logits.shape[0]
-        with torch.no_grad():
-            drawn = self.mask(frames, self.mask.lines, torch.Generator())
-        return [row.nonzero()[:, 0].tolist() for row in drawn]
+        return [row.nonzero()[:, 0].tolist() for row in self.pattern()]
 
 
 def first_logits(stack: Stack, count: int, centre_lines: int, *, seed: int) -> Float[Tensor, "frames lines"]:

@@ -97,17 +97,10 @@ def run(study: Study, acceleration: float, work: Path, masks: Path, *, device: s
             parts = train_arm(folder, arm=arm, setting=study.at(acceleration), pool=pool, steps=study.steps, seed=seed,
                               device=device)
             file = masks / f"{arm}-{acceleration:g}-seed{seed}.json"
-            pattern.write(file, _mask(parts, study.setting.stack))
+            pattern.write(file, parts.pattern())
             made[arm].append([_stored(folder / arm / f"{number:04d}.json", parts, study.at(acceleration), path, number,
                                       file, device) for number, path in enumerate(tested)])
     return made
-
-
-def _mask(parts: Parts, stack: Stack) -> Float[Tensor, "frames lines"]:
-    mask = torch.zeros(stack.frames, stack.lines)
-    for frame, lines in enumerate(parts.lines()):
-        mask[frame, lines] = 1
-    return mask
 
 
 def _stored(place: Path, parts: Parts, setting: Setting, subject: Path, number: int, mask: Path,

@@ -24,8 +24,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstread.acquire.coils import LoopCoils
+from firstread.acquire.sampling import StoredMask
 from firstread.analyze.segment import NAMES
 from firstread.core.errors import FirstreadError, SettingError
+from firstread.io import pattern
 from firstread.recipes.acdc_pool import store_patients
 from firstread.recipes.endpoint import ARMS, Setting, numbers_of, train_arm
 from firstread.recipes.endpoint_pool import Stack, case_of
@@ -78,12 +80,14 @@ def run(study: Study, source: Path, work: Path, *, device: str) -> dict[str, lis
                 folder = work / study.label() / f"seed{seed}-fold{fold}"
                 parts = train_arm(folder, arm=arm, setting=study.setting, pool=pool, steps=study.steps, seed=seed,
                                   device=device)
+                exported = folder / f"{arm}-lines.json"
+                pattern.write(exported, parts.pattern())
+                sampling = StoredMask(mask=pattern.read(exported).mask).to(device)
                 for number in range(fold, len(patients), study.folds):
                     place = folder / f"{arm}-{number:03d}.json"
                     if not place.is_file():
-                        folder.mkdir(parents=True, exist_ok=True)
                         found = numbers_of(parts, study.setting, case_of(patients[number], seed=number).to(device),
-                                           coils=LoopCoils(count=study.setting.coils))
+                                           coils=LoopCoils(count=study.setting.coils), sampling=sampling)
                         write_text(place, json.dumps(found))
                     made[arm][seed][number] = json.loads(place.read_text(encoding="utf-8"))
     return made
