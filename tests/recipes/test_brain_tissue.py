@@ -80,9 +80,9 @@ def test_maps_that_are_not_there(tmp_path):
 
 
 def test_trained_used_by_name_and_measured(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(brain_tissue, "SIZE", 16)
+    monkeypatch.setattr(brain_tissue, "SIZE", 32)
     weight = brain_tissue.train(tmp_path / "zoo", steps=1, data=folder)
-    assert weight.stat().st_size < 3e6
+    assert weight.stat().st_size < 5e6
     monkeypatch.setattr(store, "_HOME", tmp_path / "zoo")
     assert open_weight("brain-tissue").classes == ("background", "CSF", "grey matter", "white matter")
     with pytest.raises(InputError, match="no weight 'heart-sax'"):
@@ -106,7 +106,7 @@ def test_trained_used_by_name_and_measured(folder, tmp_path, monkeypatch):
     (tmp_path / "zoo" / "brain-tissue.json").write_text(json.dumps(card))
     with pytest.raises(InputError, match="has no plan"):
         open_weight(weight)
-    plan["network"]["widths"] = [4, 8]
+    plan["network"]["widths"] = [4, 8, 8, 8]
     (tmp_path / "zoo" / "brain-tissue.json").write_text(json.dumps({**card, "plan": plan}))
     with pytest.raises(FormatError, match="another network"):
         open_weight(weight)

@@ -25,10 +25,10 @@ from firstread.recipes.files import write_text, write_weight
 
 NAME = "brain-tissue"
 SUMMARY = "fluid, grey and white matter of the brain at 2 mm, any MR contrast, with or without skull"
-SEED, STEPS, SIZE = 0, 1500, 48
+SEED, STEPS, SIZE = 0, 3000, 48
 PLAN = Plan(classes=tuple(ClassPlan(name, value) for value, name in enumerate(CLASSES)), mode="3d",
             spacing_mm=(SPACING_MM,) * 3, patch=(96, 96, 96), normalization=(Normalization(kind="percentiles"),),
-            network=NetworkPlan(kind="unet", widths=(12, 24, 48, 96), strides=(), blocks=()), overlap=0.25)
+            network=NetworkPlan(widths=(24, 48, 96, 128), strides=((2, 2, 2),) * 4, blocks=(1,) * 4), overlap=0.25)
 MAPS = ("MNI152 tissue probability maps and T1 (ICBM 2009a, nonlinear, symmetric), as shipped with nilearn. "
         "Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, "
         "McGill University. Permission to use, copy, modify, and distribute this software and its documentation for "

@@ -99,7 +99,7 @@ def page(card: dict[str, Any]) -> str:
     lines = [f"# {NAME}", "", f"{card['summary'][0].upper()}{card['summary'][1:]}.", "",
              f"`firstread segment predict {NAME} SCAN -o OUT` (`--seg` for DICOM SEG)", "", "| | |", "|---|---|",
              f"| recipe | `firstread train {NAME} -o DIR`, seed {card['seed']}, {card['steps']} steps |",
-             f"| network | U-Net 3D, widths {card['plan']['network']['widths']}, half precision |",
+             f"| network | residual U-Net 3D, widths {card['plan']['network']['widths']}, half precision |",
              "| data | simulated heads alone, one a step, from the maps below |", f"| licence | {card['licence']} |",
              "", f"Maps: {MAPS}", "", "## Figures", "",
              f"Dice, mean with 95 % bootstrap interval over {found['scenes']} simulated heads that were not trained on"
