@@ -165,7 +165,7 @@ def test_a_class_that_a_fold_has_not_seen_is_said(data, tmp_path):
 
 def test_a_refused_command_leaves_the_plan_and_damaged_work_is_made_again(data, tmp_path, monkeypatch):
     plan, model = small_plan(data, tmp_path, steps=4), tmp_path / "model"
-    monkeypatch.setattr("firstread.jobs.segment_train.fit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("firstread.jobs.segment_fold.fit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train_segmenter(data, model, TrainSettings(plan=plan))
     monkeypatch.undo()

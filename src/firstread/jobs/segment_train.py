@@ -16,31 +16,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from firstread.chains.trained import CARD, PLAN, SCHEMA, is_trained, trained_network
 from firstread.core.errors import FormatError, InputError, OutputError
 from firstread.core.provenance import versions, weights_hash
 from firstread.jobs.segment_data import DataSet, find_data
+from firstread.jobs.segment_fold import SELF, trained_fold
 from firstread.jobs.segment_prepare import data_hash, fingerprint_of, newest, plan_hash, prepare_cases
 from firstread.jobs.segment_validate import split_patients, summary, validate
-from firstread.jobs.segment_weights import painted_weights, save_network, start_from
-from firstread.learn.anatomy import anatomy_loss, autoencoder_loss
+from firstread.jobs.segment_weights import start_from
 from firstread.learn.fingerprint import SCHEMA as FINGERPRINT
-from firstread.learn.fit import fit
-from firstread.learn.patches import Patches, PreparedCase
+from firstread.learn.patches import PreparedCase
 from firstread.learn.planning import plan_for
-from firstread.learn.prefetch import Prefetched
-from firstread.learn.segmentation import loss_of
 from firstread.nets.build import build_network
 from firstread.nets.plan import Plan
 from firstread.nets.plan_file import read_plan, write_plan
-from firstread.nets.shape_codes import ShapeCodes
 from firstread.report.segment_training import write_page
+from firstread.zoo.store import load
 
 Progress = Callable[[str], None]
-WORK, STATE, SELF = "training", "state.json", "self"
+WORK, STATE = "training", "state.json"
 
 
 @dataclass(frozen=True)
@@ -69,12 +63,15 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
     settings = settings or TrainSettings()
     _check_folder(folder, overwrite)
     data = find_data(source)
+    stated = _stated_plan(folder, settings)
+    if not settings.only_plan:
+        _check_start(data, stated, settings)
     folder.mkdir(parents=True, exist_ok=True)
     found = _fingerprint(data, folder, progress)
-    plan = _plan(found, data, folder, settings)
+    plan = _plan(found, data, stated, settings)
     work = folder / WORK
     if not settings.only_plan:
-        _check_patients(found, plan)
+        _check_start(data, plan, settings)
     if not settings.only_plan or (work / STATE).is_file():
         _check_state(work, plan, data, settings)
     write_plan(plan, folder / PLAN)
@@ -93,7 +90,8 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
             unseen.append(f"Fold {number + 1} was trained without class {called}, which only its held-out cases show: "
                           "what was measured of it there says nothing.")
             progress(f"  {unseen[-1]}")
-        network = _trained(training, plan, folder / name, work / f"{Path(name).stem}.pt", number, settings)
+        network = trained_fold(training, plan, folder / name, work / f"{Path(name).stem}.pt", number,
+                               start=settings.start, device=settings.device, workers=settings.workers)
         scores = work / f"{Path(name).stem}.json"
         if held and not scores.is_file():
             progress(f"fold {number + 1}: segmenting {len(held)} held-out cases")
@@ -145,12 +143,20 @@ def _fingerprint(data: DataSet, folder: Path, progress: Progress) -> dict[str, A
     return found
 
 
-def _plan(found: dict[str, Any], data: DataSet, folder: Path, settings: TrainSettings) -> Plan:
-    """The stated plan, else the one in the folder, else the rules'; steps, folds and seed as the command says."""
+def _stated_plan(folder: Path, settings: TrainSettings) -> Plan | None:
+    """The stated plan, else the one in the folder, where there is one."""
     path = settings.plan or folder / PLAN
     if settings.plan is not None and not path.is_file():
         raise InputError(f"no plan at {path.name}", expected="a plan.json", remedy="make it with --only-plan")
-    plan = read_plan(path) if path.is_file() else plan_for(found, ignored_value=data.ignored)
+    return read_plan(path) if path.is_file() else None
+
+
+def _plan(found: dict[str, Any], data: DataSet, stated_plan: Plan | None, settings: TrainSettings) -> Plan:
+    """The stated plan, else the rules'; steps, folds and seed as the command says."""
+    if not any(c["value"] and c["cases"] for c in found["classes"] if c["value"] != data.ignored):
+        raise InputError(f"labels of {found['cases']} cases that are background everywhere",
+                         expected="voxels of one class or more", remedy="check that these are the labels")
+    plan = stated_plan or plan_for(found, ignored_value=data.ignored)
     stated = {k: v for k in ("steps", "folds", "seed") if (v := getattr(settings, k)) is not None}
     plan = replace(plan, training=replace(plan.training, **stated))
     if settings.steps is not None:
@@ -168,11 +174,21 @@ def _plan(found: dict[str, Any], data: DataSet, folder: Path, settings: TrainSet
     return plan
 
 
-def _check_patients(found: dict[str, Any], plan: Plan) -> None:
-    if plan.training.folds > found["patients"]:
-        raise InputError(f"{found['patients']} patient{'s' * (found['patients'] != 1)} for {plan.training.folds} folds",
-                         expected="one patient or more in each fold", remedy="use fewer --folds; --folds 0 trains one "
-                         "network on everything and validates nothing")
+def _check_start(data: DataSet, plan: Plan | None, settings: TrainSettings) -> None:
+    """What can be refused before long work: folds beyond the patients, a network that cannot be made, weights that are
+    not there or do not fit it."""
+    patients = len({sample.patient for sample in data.samples})
+    folds = settings.folds if settings.folds is not None else plan.training.folds if plan is not None else 0
+    if folds == 1 or folds > patients:
+        raise InputError(f"{patients} patient{'s' * (patients != 1)} for {folds} fold{'s' * (folds != 1)}",
+                         expected="two folds or more, one patient or more in each", remedy="use fewer --folds; "
+                         "--folds 0 trains one network on everything and validates nothing")
+    network = build_network(plan) if plan is not None else None
+    if settings.start not in (None, SELF):
+        if network is not None:
+            start_from(network, settings.start)
+        else:
+            load(settings.start)
 
 
 def _check_state(work: Path, plan: Plan, data: DataSet, settings: TrainSettings) -> None:
@@ -203,44 +219,6 @@ def missing_classes(cases: Sequence[PreparedCase], held: Collection[int], plan: 
     shown = {index for number, case in enumerate(cases) if number not in held
              for index, where in case.places.items() if len(where)}
     return [c.name for index, c in enumerate(plan.classes) if index and index not in shown]
-
-
-def _trained(cases: list[PreparedCase], plan: Plan, weights: Path, checkpoint: Path, number: int,
-             settings: TrainSettings) -> nn.Module:
-    if weights.is_file():
-        return trained_network(plan, weights)
-    seed = plan.training.seed + number
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_network(plan)
-    start = settings.start
-    if start == SELF:
-        start = str(painted_weights(cases, plan, checkpoint.with_name(f"painted_{weights.name}"), seed=seed,
-                                    steps=plan.training.steps, device=settings.device))
-    if start is not None:
-        start_from(network, start)
-    t = plan.training
-    batches = Patches(cases, plan, seed=seed)
-    anatomy = _anatomy(batches, plan, checkpoint, seed).to(settings.device) if plan.loss.anatomy else None
-    loss = loss_of(plan, anatomy=anatomy_loss(anatomy, len(plan.classes)) if anatomy is not None else None)
-    made = fit(network.to(settings.device), Prefetched(batches, last=t.steps, workers=settings.workers)
-               if settings.workers else batches, loss, steps=t.steps, checkpoint=checkpoint,
-               learning_rate=t.learning_rate, warmup=t.warmup, averaging=t.averaging, clip=4.0,
-               every=max(1, min(100, t.steps // 4)), seed=seed)
-    save_network(made, weights)
-    return made
-
-
-def _anatomy(batches: Patches, plan: Plan, checkpoint: Path, seed: int) -> ShapeCodes:
-    """The label autoencoder of the anatomical loss, trained on the labels of the same patches."""
-    classes = len(plan.classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        codes = ShapeCodes(classes=classes - 1, size=(8, 24, 24))
-    steps = max(10, plan.training.steps // 4)
-    fit(codes, batches, lambda net, batch: autoencoder_loss(net, batch[1], classes), steps=steps, warmup=10, seed=seed,
-        checkpoint=checkpoint.with_name(f"anatomy_{checkpoint.name}"), every=100)
-    return codes
 
 
 def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[str, Any]], data: DataSet, folder: Path,

@@ -15,14 +15,15 @@ from firstread.learn.topology import centre_line_loss
 from firstread.nets.plan import LossPlan, Plan
 
 Loss = Callable[[nn.Module, Sequence[Tensor]], Tensor]
-Anatomy = Callable[[Tensor, Tensor], Tensor]
+Term = Callable[[Tensor, Tensor], Tensor]
 
 
-def loss_of(plan: Plan, *, anatomy: Anatomy | None = None) -> Loss:
+def loss_of(plan: Plan, *, anatomy: Term | None = None, shape: Term | None = None) -> Loss:
     """Model and batch (images, targets, annotated) to a scalar.
 
     With deep supervision the same loss at every scale of the decoder, weighted 1, 1/2, 1/4 … and divided by their sum
-    (Isensee 2021); the added terms at the finest alone. anatomy: from logits and targets to a distance of shapes.
+    (Isensee 2021); the added terms at the finest alone. anatomy, shape: from logits and targets to a distance of
+    shapes, and to how unlikely the predicted one is.
     """
     terms = plan.loss
 
@@ -40,6 +41,8 @@ def loss_of(plan: Plan, *, anatomy: Anatomy | None = None) -> Loss:
             total = total + terms.topology * centre_line_loss(made[0].softmax(1), targets)
         if terms.anatomy and anatomy is not None:
             total = total + terms.anatomy * anatomy(made[0], targets)
+        if terms.shape and shape is not None:
+            total = total + terms.shape * shape(made[0], targets)
         return total
 
     return loss

@@ -61,7 +61,8 @@ class LossPlan:
     """Weights of the terms: Dice with cross entropy, and what may be added to it (0: left out).
 
     focal: the exponent in the cross entropy; boundary: Kervadec's boundary loss; topology: soft centre-line Dice;
-    anatomy: distance of codes of a label autoencoder (Oktay 2018).
+    anatomy: distance of codes of a label autoencoder (Oktay 2018); shape: what is unlikely by a point distribution
+    model of the training labels (Cootes 1995).
     """
 
     dice: float = 1.0
@@ -70,6 +71,7 @@ class LossPlan:
     boundary: float = 0.0
     topology: float = 0.0
     anatomy: float = 0.0
+    shape: float = 0.0
 
 
 @dataclass(frozen=True)

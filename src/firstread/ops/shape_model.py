@@ -20,15 +20,16 @@ def align(points: Float[Tensor, "shape point axis"], to: Float[Tensor, "point ax
           ) -> Float[Tensor, "shape point axis"]:
     """Each shape moved and turned (``scale``: and scaled) to lie closest to ``to`` in least squares (Kabsch 1976).
 
-    ``min_R,t,s sum_i |s R x_i + t - y_i|^2``; no reflections. Differentiable.
+    ``min_R,t,s sum_i |s R x_i + t - y_i|^2``; no reflections. Differentiable, the rotation held (its own gradient has
+    no limit where a shape is round).
     """
     x, y = points - points.mean(dim=1, keepdim=True), to - to.mean(dim=0)
-    u, values, vt = torch.linalg.svd(torch.einsum("npa,pb->nab", x, y))
+    u, values, vt = torch.linalg.svd(torch.einsum("npa,pb->nab", x, y).detach())
     sign = torch.ones_like(values)
     sign[:, -1] = torch.sign(torch.linalg.det(u @ vt))
     turned = x @ ((u * sign.unsqueeze(1)) @ vt)
     if scale:
-        turned = turned * ((values * sign).sum(1) / x.square().sum((1, 2)).clamp(min=1e-12))[:, None, None]
+        turned = turned * ((turned * y).sum((1, 2)) / x.square().sum((1, 2)).clamp(min=1e-12))[:, None, None]
     return turned + to.mean(dim=0)
 
 
