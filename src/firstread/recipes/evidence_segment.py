@@ -42,7 +42,7 @@ from firstread.recipes.heart_segment import WIDTHS
 from firstread.recipes.segment_tables import page
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
-FOLDS, STEPS, BATCH, CURVE_STEPS = 4, 400, 8, 80
+FOLDS, STEPS, BATCH, CURVE_FOLDS, CURVE_STEPS = 4, 400, 8, 5, 120
 PATCH, PIXEL_MM, CURVE_PATCH, CURVE_PIXEL_MM = (80, 80), 2.0, (96, 96), 1.5
 LABELLED, STARTS, PAINTING_STEPS = (1, 2, 5, 15), ("random", "phantom", "self"), 60
 ARMS = {"firstread": NetworkPlan(),
@@ -138,7 +138,7 @@ def curve(data: DataSet, plan: Plan, work: Path, *, draws: int, labelled: Sequen
     """By number of labelled patients and start, the scores of the held-out patients of the first ``draws`` folds."""
     cases = prepare_cases(data, plan, work / "cases-percentiles", progress=_say)
     made: dict[str, list[dict[str, Any]]] = {}
-    for number, held in enumerate(split_patients(data.samples, FOLDS)[:draws]):
+    for number, held in enumerate(split_patients(data.samples, CURVE_FOLDS)[:draws]):
         samples = [data.samples[n] for n in held]
         made.setdefault("0 phantom", []).extend(run(f"curve-0-phantom-{number}", plan, [], samples, work, seed=number,
                                                     start="heart-sax", untrained=True))
@@ -166,7 +166,7 @@ def point(data: DataSet, cases: Sequence[PreparedCase], plan: Plan, work: Path, 
                start=weights[start])
 
 
-def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = FOLDS,
+def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = CURVE_FOLDS,
              labelled: Sequence[int] = LABELLED, starts: Sequence[str] = STARTS) -> dict[str, Any]:
     """All runs and what the page says of them."""
     data = write_data(folder, work / "data")
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder where runs are kept")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each fold of the comparison")
     parser.add_argument("--curve-steps", type=int, default=CURVE_STEPS, help="of each point of the curve; 0: no curve")
-    parser.add_argument("--draws", type=int, default=FOLDS, help="folds of the curve, each a draw of labelled patients")
+    parser.add_argument("--draws", type=int, default=CURVE_FOLDS, help="folds of the curve, each a draw of labelled patients")
     parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="numbers of labelled patients")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS, help="weights that points begin from")
     given = parser.parse_args(arguments)
