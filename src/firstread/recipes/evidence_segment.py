@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder where runs are kept")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each fold of the comparison")
     parser.add_argument("--curve-steps", type=int, default=CURVE_STEPS, help="of each point of the curve; 0: no curve")
-    parser.add_argument("--draws", type=int, default=CURVE_FOLDS, help="folds of the curve, each a draw of labelled patients")
+    parser.add_argument("--draws", type=int, default=CURVE_FOLDS, help="of labelled patients, a fold of the curve each")
     parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="numbers of labelled patients")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS, help="weights that points begin from")
     given = parser.parse_args(arguments)
