@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from firstread.chains.heart import foreign_segmentation, heart_chain
+from firstread.chains.heart import basis_of, foreign_segmentation, heart_chain
 from firstread.core.case import Case
 from firstread.core.errors import InputError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
@@ -28,7 +28,8 @@ from firstread.reconstruct.adapt import AdaptedCascade
 from firstread.reconstruct.cascade import Cascade
 from firstread.report.write import write
 from firstread.simulate import compare, read_truth, simulate_hearts
-from firstread.trust.intervals import Calibration, ConformalIntervals, PlainIntervals
+from firstread.trust.by_name import open_calibration
+from firstread.trust.intervals import ConformalIntervals, PlainIntervals
 from firstread.zoo.store import names
 
 MARKER = "reading.json"
@@ -42,7 +43,8 @@ class Settings:
     axes: of a .npy or .mat array; variable: which array of a .mat file; spacing_mm: (z, y, x) where the file has none;
     series: which DICOM series; phase: of a single frame; sex, height_cm, weight_kg: override the file's; weights: of
     the segmentation, a name of the zoo or a file; model: a segmentation model trained elsewhere in its place, classes:
-    which of the model's are LV, MYO and RV, calibration: of its intervals; truth: a subject's folder of ``firstread
+    which of the model's are LV, MYO and RV, calibration: of its intervals, group: which of those
+    of several groups; truth: a subject's folder of ``firstread
     simulate``; identify: keep the patient's name; adapt: the most steps in which the reconstruction of raw signal is
     fitted to this scan, 0 for none; seed: of all draws.
     """
@@ -59,6 +61,7 @@ class Settings:
     model: Path | None = None
     classes: Mapping[str, str] | None = None
     calibration: Path | None = None
+    group: str | None = None
     truth: Path | None = None
     identify: bool = False
     adapt: int = 0
@@ -94,7 +97,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     progress(f"opening {source}")
     opened = open_file(source, axes=settings.axes, variable=settings.variable, spacing_mm=settings.spacing_mm,
                        series=settings.series, identify=settings.identify)
-    done, extra = replace(opened.case, seed=settings.seed), ()
+    done, extra, basis = replace(opened.case, seed=settings.seed), (), None
     if (reason := no_heart(done, opened.kind)) is not None:
         extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)
     else:
@@ -104,7 +107,11 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
             chain = adapted(chain, settings.adapt, raw=raw)
         with torch.inference_mode():
             done = chain(done, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
-        if not any(isinstance(stage, ConformalIntervals | PlainIntervals) for stage in chain.steps):
+            basis = basis_of(done)
+        made = [step.calibration for step in chain.steps if isinstance(step, ConformalIntervals | PlainIntervals)]
+        if basis is not None and any(set(basis.fingerprints) & set(calibration.cases) for calibration in made):
+            extra = (Note("calibration_case", "This scan is one of those that calibrated the intervals."),)
+        if not made:
             extra = (Note("no_intervals", "No intervals: none were calibrated for these weights."),)
         elif any(note.code == "adapted" for note in done["image"].notes):
             done = replace(done, records={**done.records, "phenotypes": done["phenotypes.point"]})
@@ -118,7 +125,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     name = source.name if settings.identify else f"{opened.kind} input"
     return Reading(replace(done, records=kept), _person(opened.person, settings), name, opened.kind, file_hash(source),
                    versions(), time.perf_counter() - started, peak_memory_mb(), (*done.notes, *extra), errors,
-                   settings.stated())
+                   settings.stated(), basis)
 
 
 def read_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,
@@ -150,7 +157,10 @@ def _chain(settings: Settings, *, raw: bool) -> Chain:
     if settings.model is not None and settings.weights is not None:
         raise InputError("--model and --weights", expected="one of them", remedy="leave one out")
     segmenter = None if settings.model is None else foreign_segmentation(settings.model, settings.classes)
-    calibration = None if settings.calibration is None else Calibration.load(settings.calibration)
+    if settings.calibration is None and settings.group is not None:
+        raise InputError("--group without a calibration", expected="--calibration with a file of `firstread calibrate "
+                         "--by`", remedy="add it, or leave the group out")
+    calibration = None if settings.calibration is None else open_calibration(settings.calibration, settings.group)
     return heart_chain(raw=raw, weights=settings.weights, phase=settings.phase, segmenter=segmenter,
                        calibration=calibration)
 

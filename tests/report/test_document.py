@@ -17,10 +17,15 @@ SCHEMA = json.loads(files("firstread.report").joinpath("reading.schema.json").re
 KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
 
 
+OF_OBJECTS = ("required", "properties", "additionalProperties")
+
+
 def faults(value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
     """What in ``value`` does not fit ``schema``: those keywords of JSON Schema that ours uses."""
     found: list[str] = []
     for keyword, rule in schema.items():
+        if keyword in OF_OBJECTS and not isinstance(value, dict):
+            continue  # they say nothing of other kinds; "type" does
         match keyword:
             case "$ref":
                 found += faults(value, SCHEMA["$defs"][rule.removeprefix("#/$defs/")], where)

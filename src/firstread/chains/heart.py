@@ -12,6 +12,7 @@ takes the segmentation's place, each fold a member.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,10 @@ from firstread.analyze.classes import MapClasses, heart_sources
 from firstread.analyze.consensus import Consensus, Harden
 from firstread.analyze.segment import Segment
 from firstread.chains.models import open_segmenter
+from firstread.core.case import Case
 from firstread.core.errors import FormatError, InputError
 from firstread.core.provenance import weights_hash
+from firstread.core.reading import Basis
 from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
 from firstread.nets.cascade import DeepCascade
@@ -31,14 +34,18 @@ from firstread.nets.unet import UNet
 from firstread.reconstruct.cascade import Cascade
 from firstread.reconstruct.direct import ZeroFilled
 from firstread.trust.describe import DescribeImage
+from firstread.trust.fingerprints import frame_fingerprints
 from firstread.trust.intervals import Calibration, ConformalIntervals, PlainIntervals
+from firstread.trust.scores import member_rows, member_spread
 from firstread.trust.shift import ShiftGuard
 from firstread.zoo.store import Weight, asset, load
 
 SEGMENTATION, RECONSTRUCTION = "heart-sax", "heart-cascade"
 CALIBRATIONS = {"k-space": "heart-intervals", "images": "heart-intervals-images"}
 REFUSE_BELOW = 0.02
-"""Intervals are refused for an input that fewer than this share of calibration cases are as unlike the others as."""
+"""Intervals are refused for an input that fewer than this share of calibration cases are as unlike the others as; with
+fewer than 50 of them, for one that is stranger than all."""
+WARN_BELOW = 0.05
 Phase = Literal["ED", "ES"]
 
 
@@ -49,6 +56,7 @@ def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = 
     raw: begin with k-space, not with images; weights: of the segmentation, a default weight's name or a file;
     phase: what a single frame shows; segmenter: stages in the place of the default ones (:func:`foreign_segmentation`).
     Intervals are added where they were calibrated for exactly these weights; calibration: another than the stored one.
+    What a calibration rests on (:func:`basis_of`) is measured with and without one.
 
     >>> print(heart_chain(raw=False).describe().splitlines()[0])
     segment(image: Image) -> labels.members
@@ -57,9 +65,12 @@ def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = 
     if calibration is None:
         calibration = calibration_of(stages, "k-space" if raw else "images")
     elif not made_with(calibration, stages):
-        raise InputError("a calibration of other weights", expected="one that was made with exactly this model",
+        raise InputError(f"a calibration of other weights (of {', '.join(sorted(calibration.weights)) or 'no stage'})",
+                         expected="one that was made with exactly this model, from the same kind of input",
                          remedy="calibrate with this model")
-    return Chain(*stages, *measurement(phase, calibration)).eval()
+    steps = [*stages, *measurement(phase, calibration)]
+    made = {step.writes for step in steps}
+    return Chain(*steps, *(step for step in described(phase) if step.writes not in made)).eval()
 
 
 def reconstruction() -> tuple[Stage, ...]:
@@ -87,6 +98,14 @@ def foreign_segmentation(path: str | Path, classes: Mapping[str, str] | None = N
             Consensus().using(reads={"labels": "labels.members"}))
 
 
+def described(phase: Phase | None = None) -> tuple[Stage, ...]:
+    """What intervals rest on: phenotypes of every member of the ensemble, and features of the image."""
+    return (Harden().using(reads={"labels": "labels.members"}),
+            CardiacFunction(phase=phase, warn=False).using(reads={"labels": "labels.hard"},
+                                                           writes="phenotypes.members"),
+            DescribeImage().using(reads={"image": "image"}))
+
+
 def measurement(phase: Phase | None = None, calibration: Calibration | None = None) -> tuple[Stage, ...]:
     """Labels to phenotypes; with a calibration also to intervals, which an input unlike the calibration cases loses."""
     function = CardiacFunction(phase=phase).using(reads={"labels": "labels"})
@@ -94,20 +113,36 @@ def measurement(phase: Phase | None = None, calibration: Calibration | None = No
         return (function,)
     novelty = calibration.novelty
     writes = "phenotypes" if novelty is None else "phenotypes.intervals"
+    harden, members, features = described(phase)
     point: tuple[Stage, ...] = (function.using(writes="phenotypes.point"),)
     if calibration.members == 0:
         intervals = PlainIntervals(calibration=calibration).using(reads={"point": "phenotypes.point"}, writes=writes)
     else:
-        of_members = CardiacFunction(phase=phase, warn=False)
-        point += (Harden().using(reads={"labels": "labels.members"}),
-                  of_members.using(reads={"labels": "labels.hard"}, writes="phenotypes.members"))
+        point += (harden, members)
         intervals = ConformalIntervals(calibration=calibration).using(
             reads={"point": "phenotypes.point", "members": "phenotypes.members"}, writes=writes)
     if novelty is None:
         return (*point, intervals)
-    return (*point, intervals, DescribeImage().using(reads={"image": "image"}),
-            ShiftGuard(novelty=novelty, refuse_below=REFUSE_BELOW).using(
-                reads={"phenotypes": "phenotypes.intervals", "features": "features"}, writes="phenotypes"))
+    refuse_below = max(REFUSE_BELOW, 1 / novelty.count)
+    guard = ShiftGuard(novelty=novelty, refuse_below=refuse_below, warn_below=max(WARN_BELOW, refuse_below))
+    return (*point, intervals, features, guard.using(
+        reads={"phenotypes": "phenotypes.intervals", "features": "features"}, writes="phenotypes"))
+
+
+def basis_of(case: Case) -> Basis | None:
+    """What a calibration on a case needs, of one that :func:`heart_chain` has measured; None for several rows."""
+    point = case["phenotypes.point" if "phenotypes.point" in case else "phenotypes"]
+    members, features = case["phenotypes.members"], case["features"]
+    if len(point.rows.subject) != 1:
+        return None
+    count = len(members.rows.subject)
+    owner = member_rows(point.rows, members.rows, count)
+    spreads = {name: member_spread(members.values.get(name), owner) for name in point.values}
+    known = {name: float(spread[0]) for name, spread in spreads.items() if spread is not None}
+    data = case["kspace" if "kspace" in case else "image"]
+    return Basis(count, {name: spread for name, spread in known.items() if math.isfinite(spread)},
+                 {name: float(value) for name, value in zip(features.names, features.data[0], strict=True)
+                  if math.isfinite(float(value))}, frame_fingerprints(data))
 
 
 def calibration_of(stages: Sequence[Stage], source: Literal["k-space", "images"]) -> Calibration | None:
@@ -120,9 +155,9 @@ def calibration_of(stages: Sequence[Stage], source: Literal["k-space", "images"]
 
 
 def made_with(calibration: Calibration, stages: Sequence[Stage]) -> bool:
-    """Whether a calibration was made with exactly the weights of these stages."""
-    hashes = {stage.name: made for stage in stages if (made := weights_hash(stage)) is not None}
-    return all(calibration.weights.get(name) == made for name, made in hashes.items())
+    """Whether a calibration was made with exactly the weights of these stages, no fewer and no more."""
+    return dict(calibration.weights) == {stage.name: made for stage in stages
+                                         if (made := weights_hash(stage)) is not None}
 
 
 def networks_of(weight: Weight) -> list[UNet]:

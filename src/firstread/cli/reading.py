@@ -1,4 +1,4 @@
-"""read, demo, advise."""
+"""read, calibrate, demo, advise."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def read(
     classes: Annotated[str | None, typer.Option(help="Which of the model's classes are which, such as "
                                                 "LV=1,MYO=2,RV=3, where their names do not say so.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Intervals calibrated on your own cases, in the "
-                                                     "place of the stored ones: a file of Calibration.save.")] = None,
+                                                     "place of the stored ones: a file of `firstread "
+                                                     "calibrate`.")] = None,
+    group: Annotated[str | None, typer.Option(help="Which group of the calibration this case belongs to, where it has "
+                                              "several.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of `firstread simulate` with the known truth.")] = None,
     adapt: Annotated[int, typer.Option(min=0, help="Most steps in which the reconstruction of raw signal is fitted to "
                                        "this scan; undone where held-out lines say that it does not help.")] = 0,
@@ -55,10 +58,31 @@ def read(
     settings = Settings(axes=axes, variable=variable, spacing_mm=numbers(spacing), series=series,
                         phase=phase.value if phase else None,
                         sex=sex.value if sex else None, height_cm=height_cm, weight_kg=weight_kg, weights=weights,
-                        model=model, classes=pairs(classes, "--classes"), calibration=calibration, truth=truth,
-                        identify=identify, adapt=adapt, seed=seed)
+                        model=model, classes=pairs(classes, "--classes"), calibration=calibration, group=group,
+                        truth=truth, identify=identify, adapt=adapt, seed=seed)
     reading = read_to_folder(source, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'reading.html'}  ({reading.seconds:.0f} s)")
+
+
+def calibrate(
+    readings: Annotated[Path, typer.Argument(metavar="READINGS", help="Folder with a reading of each subject: SUBJECT/"
+                                             "reading.json.")],
+    truths: Annotated[Path, typer.Argument(metavar="TRUTHS.csv", help="A reader's numbers: the column subject, and "
+                                           "LVEF, LVEDV … as the readings call them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The calibration, for `read --calibration`.")],
+    level: Annotated[float, typer.Option(help="Nominal share of true values inside; 0.9 needs 19 cases.")] = 0.9,
+    by: Annotated[str | None, typer.Option(help="Column of groups (scanner, site) that are calibrated each by "
+                                           "itself.")] = None,
+    about: Annotated[str | None, typer.Option(help="What the cases are, in words; stands in every interval.")] = None,
+    trained_on: Annotated[Path | None, typer.Option(help="Scans that trained your model, or a .txt of their "
+                                                    "fingerprints: none may calibrate it.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Calibrate intervals on your own scans: their readings and a reader's numbers in, a file for `read` out."""
+    from firstread.jobs.calibrate import Wish, calibrate_to_file
+
+    calibrate_to_file(readings, truths, output, Wish(level, by, about, trained_on), overwrite=overwrite, progress=say)
+    say(f"{output}: use it with `firstread read --calibration`")
 
 
 def demo(output: Out = Path("reading"), seed: Seed = 0, overwrite: Overwrite = False) -> None:

@@ -30,13 +30,28 @@ class Person:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """What intervals rest on, so that they can be calibrated on this reading: ``firstread calibrate``.
+
+    members: size of the ensemble, 1 for a single network; spread: standard deviation over its members, by phenotype;
+    features: numbers that describe the image, by name; fingerprints: of the data of each frame.
+    """
+
+    members: int
+    spread: Mapping[str, float]
+    features: Mapping[str, float]
+    fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Reading:
     """A case that was read.
 
     case: its records by name (``image``, ``labels``, ``phenotypes``; from raw data also ``kspace``, ``zero_filled``;
     in simulations ``truth.image``, ``truth.labels``); input_name, input_hash: what was read (SHA-256);
     versions: of everything that the result depends on; errors: reconstruction errors where the truth is known;
-    stated: what the user said about the input, by name, without what might name a person.
+    stated: what the user said about the input, by name, without what might name a person; basis: what a calibration
+    on this reading needs, None where nothing was measured.
     """
 
     case: Case
@@ -50,3 +65,4 @@ class Reading:
     notes: tuple[Note, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
     stated: Mapping[str, Any] = field(default_factory=dict)
+    basis: Basis | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from firstread.core.case import Case
-from firstread.core.reading import Person, Reading
+from firstread.core.reading import Basis, Person, Reading
 from firstread.core.records import Image, Note, Phenotype, Phenotypes, Record
 
 R = TypeVar("R", bound=Record)
@@ -35,6 +35,7 @@ def reading_document(reading: Reading) -> dict[str, Any]:
         "phenotypes": {name: _phenotype(p) for name, p in phenotypes.items() if name not in FRAMES.values()},
         "frames": {short: _frame(phenotypes.get(name)) for short, name in FRAMES.items()} | {"times_s": _times(case)},
         "curves": curves(case),
+        "basis": None if reading.basis is None else _basis(reading.basis),
         "errors": {name: _number(value) for name, value in reading.errors.items()},
         "warnings": [{"code": n.code, "text": n.text, "severity": n.severity} for n in notes(reading)],
         "trail": [{"stage": s.stage, "settings": s.settings, "weights": s.weights, "seconds": _number(s.seconds),
@@ -126,6 +127,12 @@ def _person(person: Person) -> dict[str, Any]:
     surface = person.body_surface_m2
     return {"sex": person.sex, "age_years": _number(person.age_years), "height_cm": _number(person.height_cm),
             "weight_kg": _number(person.weight_kg), "body_surface_m2": _number(surface)}
+
+
+def _basis(basis: Basis) -> dict[str, Any]:
+    return {"members": basis.members, "spread": {name: _number(value) for name, value in basis.spread.items()},
+            "features": {name: _number(value) for name, value in basis.features.items()},
+            "fingerprints": list(basis.fingerprints)}
 
 
 def _number(value: float | None) -> float | None:

@@ -33,6 +33,18 @@ def fingerprints(record: Image | KSpace) -> tuple[str, ...]:
     return tuple(fingerprint(record.data[record.rows.subject == subject]) for subject in subjects)
 
 
+def frame_fingerprints(record: Image | KSpace) -> tuple[str, ...]:
+    """The fingerprint of each frame ``[channel, z, y, x]`` of every row: finds a cine by any frame that was kept of it.
+
+    >>> from firstread.core.geometry import Grid
+    >>> from firstread.core.records import Rows
+    >>> cine = Image(Rows.subjects(1), torch.rand(1, 3, 1, 1, 4, 4), Grid.from_spacing((1, 4, 4), (8.0, 1.0, 1.0)))
+    >>> len(frame_fingerprints(cine)), frame_fingerprints(cine)[1] == fingerprint(cine.data[0, 1])
+    (3, True)
+    """
+    return tuple(fingerprint(frame) for row in record.data for frame in row)
+
+
 def require_disjoint(calibration: Iterable[str], training: Iterable[str], *, what: str = "calibration",
                      other: str = "training") -> None:
     """Raise SettingError where a fingerprint is in both sets, or twice in the first.

@@ -16,8 +16,9 @@ from firstread.core.errors import FormatError, InputError, SettingError
 from firstread.core.records import Note, Phenotypes
 from firstread.core.stage import Stage
 from firstread.trust.conformal import equal_tails, smallest_calibration
+from firstread.trust.full_novelty import FullNovelty
 from firstread.trust.scores import FLOORS, Scores, collect_scores, member_rows, member_spread
-from firstread.trust.shift import Novelty
+from firstread.trust.shift import Novelty, novelty_from_json
 
 READ_OFF = ("frame", "1/min")
 """Units of what needs no interval: which frame was taken, and the heart rate that the file states."""
@@ -41,7 +42,7 @@ class Calibration:
     level: nominal coverage, per phenotype (marginal); members: size of the ensemble; calibrated_on: the data, in words;
     weights: hash of each default weight that the calibrated chain used; excluded: cases left out, by phenotype; cases:
     fingerprints of the calibration cases, where they were given; novelty: how unlike the calibration cases an input is,
-    where their inputs were described, so that a guard can refuse intervals.
+    where their inputs were described, so that a guard can refuse intervals; group: of which of several groups of cases.
     """
 
     level: float
@@ -51,18 +52,23 @@ class Calibration:
     weights: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
     cases: tuple[str, ...] = ()
-    novelty: Novelty | None = None
+    novelty: Novelty | FullNovelty | None = None
+    group: str = ""
 
     @property
     def method(self) -> str:
+        over = f"per phenotype in the group {self.group}" if self.group else "marginal per phenotype"
         if self.members == 0:
-            return "split conformal on the number alone, equal tails; marginal per phenotype"
-        return f"normalized split conformal, equal tails, over an ensemble of {self.members}; marginal per phenotype"
+            return f"split conformal on the number alone, equal tails; {over}"
+        return f"normalized split conformal, equal tails, over an ensemble of {self.members}; {over}"
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        data = asdict(replace(self, novelty=None)) | {"novelty": self.novelty and self.novelty.as_json()}
-        path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(self.as_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(replace(self, novelty=None)) | {"novelty": self.novelty and self.novelty.as_json()}
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -83,7 +89,8 @@ class Calibration:
                                          str(q["unit"])) for name, q in data["quantities"].items()}
             return cls(float(data["level"]), int(data["members"]), str(data["calibrated_on"]), quantities,
                        dict(data.get("weights", {})), dict(data.get("excluded", {})), tuple(data.get("cases", ())),
-                       Novelty.from_json(data["novelty"]) if data.get("novelty") else None)
+                       novelty_from_json(data["novelty"]) if data.get("novelty") else None,
+                       str(data.get("group", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"a calibration without a valid {error}", expected="what Calibration.save writes",
                               remedy="calibrate again") from error

@@ -22,6 +22,7 @@ from torch import Tensor
 from firstread.core.errors import ChainError, SettingError, SignalError
 from firstread.core.records import Features, Note, Phenotypes
 from firstread.core.stage import Stage
+from firstread.trust.full_novelty import FullNovelty
 from firstread.trust.scores import feature_rows
 
 
@@ -42,6 +43,11 @@ class Novelty:
     calibration: Float[Tensor, " n"]
     calibrated_on: str
 
+    @property
+    def count(self) -> int:
+        """Calibration cases; p is never below ``1 / (count + 1)``."""
+        return len(self.calibration)
+
     def score(self, features: Float[Tensor, "case feature"]) -> Float[Tensor, " case"]:
         """Squared Mahalanobis distance of each case; NaN where a feature is."""
         away = features.double() - self.mean
@@ -57,7 +63,6 @@ class Novelty:
         order = sorted(range(len(away)), key=lambda i: -abs(away[i]))[:most]
         return ", ".join(f"{self.names[i]} {abs(away[i]):.1f} sd {'above' if away[i] > 0 else 'below'}" for i in order)
 
-
     def as_json(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
         tables = {name: getattr(self, name).tolist() for name in ("mean", "sd", "precision", "calibration")}
@@ -72,6 +77,11 @@ class Novelty:
         if precision.shape != (len(names), len(names)) or mean.shape != (len(names),) or sd.shape != mean.shape:
             raise ValueError(f"novelty of {len(names)} features")
         return cls(names, mean, sd, precision, calibration, str(data["calibrated_on"]))
+
+
+def novelty_from_json(data: Mapping[str, Any]) -> Novelty | FullNovelty:
+    """Whichever of the two was stored; raises KeyError, TypeError or ValueError for anything else."""
+    return FullNovelty.from_json(data) if "cases" in data else Novelty.from_json(data)
 
 
 def conformal_p_value(score: Float[Tensor, " case"], calibration: Float[Tensor, " n"]) -> Float[Tensor, " case"]:
@@ -126,14 +136,14 @@ class ShiftGuard(Stage):
 
     result: ClassVar[str] = "phenotypes.guarded"
 
-    def __init__(self, *, novelty: Novelty, refuse_below: float = 0.01, warn_below: float = 0.05) -> None:
+    def __init__(self, *, novelty: Novelty | FullNovelty, refuse_below: float = 0.01, warn_below: float = 0.05) -> None:
         super().__init__()
         if not 0 < refuse_below <= warn_below < 1:
             raise SettingError(f"refusing below {refuse_below}, warning below {warn_below}",
                                expected="0 < refuse_below <= warn_below < 1", remedy="correct the levels")
         least = math.floor(1 / refuse_below + 1e-9)
-        if len(novelty.calibration) < least:
-            raise SettingError(f"{len(novelty.calibration)} calibration cases to refuse below p = {refuse_below}",
+        if novelty.count < least:
+            raise SettingError(f"{novelty.count} calibration cases to refuse below p = {refuse_below}",
                                expected=f"{least} or more", remedy="describe more cases (they need no truth)")
         self.novelty, self.refuse_below, self.warn_below = novelty, refuse_below, warn_below
 
