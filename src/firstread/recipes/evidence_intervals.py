@@ -3,7 +3,8 @@
     python -m firstread.recipes.evidence_intervals -o docs/evidence --subjects 200 --calibration 100 --cache FOLDER
 
 The subjects are those of ``evidence_heart`` and are taken from its cache where it has them. Besides, ``--shifted`` test
-subjects are scanned by scanners that the calibration has not seen. Kill it, run it again, and it goes on.
+subjects are scanned by scanners that the calibration has not seen; of these, ``--adapted`` are read once more by a
+reconstruction that is fitted to each scan. Kill it, run it again, and it goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from firstread.core.stage import Stage
 from firstread.recipes.evidence_heart import LEVEL, Job, in_turn, run_all
 from firstread.recipes.heart_subjects import Reader, Scanner
 from firstread.recipes.heart_tables import Results
+from firstread.recipes.interval_adaptation import AdaptedJob, adaptation_section, adaptation_table, adapted_rows
 from firstread.recipes.interval_heads import drawn, evidential, features_of, laplace
 from firstread.trust.cells import Cell, coverage_cells, coverage_markdown, jointly
 from firstread.trust.compare import compare_intervals, comparison_markdown
@@ -175,8 +178,22 @@ def _covered(intervals: Phenotypes, name: str, truth: Float[Tensor, " subject"])
     return f"{100 * cell.share:.0f} % of {cell.cases}, {cell.width:.1f} {cell.unit}"
 
 
-def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, command: str, status: str) -> str:
-    """The evidence as Markdown."""
+def adaptation(calibration: Cohort, shifted: Mapping[str, Cohort], fitted: Mapping[str, Results], steps: int) -> str:
+    """Before and after adaptation, of the subjects of each scanner that are in ``fitted``."""
+    plain = ConformalIntervals(calibration=split_calibration(calibration.scores(ensemble=True), level=LEVEL))
+    table, seconds = [], []
+    for called, after in fitted.items():
+        done = [row["index"] for row in after.rows]
+        before = Results([row for row in shifted[called].results.rows if row["index"] in done])
+        made = plain(before.point(), before.members()), plain(after.point(), after.members())
+        table += adaptation_table(called, before, after, {called: made}, NAMES)
+        seconds += [row["cpu_seconds"] for row in after.rows]
+    return adaptation_section(table, steps=steps, seconds=sum(seconds) / len(seconds))
+
+
+def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, command: str, status: str,
+         fitted: Mapping[str, Results] | None = None, steps: int = 0) -> str:
+    """The evidence as Markdown; fitted: numbers of the other scanners' subjects after adaptation in ``steps`` steps."""
     methods = {method: [intervals] for method, (intervals, _) in made_intervals(calibration, test).items()}
     cells, scanner = cells_of(calibration, test), Scanner()
     out = [f"{cell.name} ({cell.group}, {method}): {100 * cell.share:.0f} %" for method, cell in cells
@@ -205,6 +222,8 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
                     "guard refuses, and doubts (p < 0.05).\n")
         head = ["| scanner | phenotype | before | weighted | refused, doubted |", "|---|---|---|---|---|"]
         text.append("\n".join([*head, *shifted_rows(calibration, shifted)]) + "\n")
+    if fitted:
+        text.append(adaptation(calibration, shifted, fitted, steps))
     text.append("Versions: " + ", ".join(f"{name} {number}" for name, number in versions().items()) + ".\n")
     return "\n".join(text)
 
@@ -218,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--subjects", type=int, default=200, help="of the test family")
     parser.add_argument("--calibration", type=int, default=100, help="subjects of the calibration family")
     parser.add_argument("--shifted", type=int, default=60, help="test subjects for each other scanner")
+    parser.add_argument("--adapted", type=int, default=0, help="of these, read after adaptation too")
+    parser.add_argument("--steps", type=int, default=20, help="of an adaptation, at most")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--weights", help="of the segmentation: a default weight's name or a file")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no subject after that, for each scanner")
@@ -240,16 +261,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         base = cohorts(Scanner(), asked.calibration, asked.subjects)
         others = {called: made["test"] for called, scanner in SHIFTS.items()
                   if asked.shifted and "test" in (made := cohorts(scanner, 0, asked.shifted))}
+        fitted = {called: Results(found) for called in others
+                  if (found := _adapted(asked, reader, SHIFTS[called], min(asked.adapted, asked.shifted)))}
+        adapting = ["--adapted", str(asked.adapted), "--steps", str(asked.steps)] if fitted else []
         command = "python -m firstread.recipes.evidence_intervals " + shlex.join(
             ["-o", "docs/evidence", "--subjects", str(asked.subjects), "--calibration", str(asked.calibration),
-             "--shifted", str(asked.shifted), "--cache", "FOLDER"])
-        text = page(base["calibration"], base["test"], others, command=command, status=asked.status)
+             "--shifted", str(asked.shifted), *adapting, "--cache", "FOLDER"])
+        text = page(base["calibration"], base["test"], others, command=command, status=asked.status, fitted=fitted,
+                    steps=asked.steps)
         asked.output.mkdir(parents=True, exist_ok=True)
         (asked.output / "intervals.md").write_text(text, encoding="utf-8")
     except FirstreadError as error:
         print(f"evidence_intervals: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _adapted(asked: argparse.Namespace, reader: Reader, scanner: Scanner, count: int) -> list[dict[str, Any]]:
+    """Numbers after adaptation of the first subjects of a scanner, as far as time allows."""
+    if not count:
+        return []
+    job = AdaptedJob(asked.cache, scanner, asked.weights, "measured", 0, steps=asked.steps)
+    run_all(job, in_turn(0, count), asked.workers, asked.minutes)
+    return adapted_rows([job.file(reader, "test", index) for index in range(count)])
 
 
 if __name__ == "__main__":
