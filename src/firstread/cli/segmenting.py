@@ -1,4 +1,4 @@
-"""segment train, predict, prompt, plan, evaluate."""
+"""segment train, predict, prompt, plan, shapes, evaluate."""
 
 from __future__ import annotations
 
@@ -125,6 +125,27 @@ def segment_plan(
 
     lines = plan_difference(read_plan(one), read_plan(other))
     typer.echo("\n".join(lines) if lines else "The plans are the same.")
+
+
+@segment.command("shapes")
+def segment_shapes(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Images with labels, as for `segment train`.")],
+    output: Out,
+    draw: Annotated[int, typer.Option(min=0, help="How many new label maps to draw.")] = 20,
+    share: Annotated[float, typer.Option(min=0.01, max=1.0, help="Of the variance that the modes hold.")] = 0.98,
+    limit: Annotated[float, typer.Option(min=0.0, help="How far drawn shapes may go along each mode, in standard "
+                                         "deviations.")] = 2.0,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """How the labelled shapes vary (a point distribution model), and new label maps with painted images."""
+    from firstread.jobs.segment_shapes import ShapeSettings, shapes_to_folder
+
+    made = shapes_to_folder(data, output, ShapeSettings(draw=draw, share=share, limit=limit, seed=seed),
+                            overwrite=overwrite, progress=say)
+    sizes = ", ".join(f"{v:.2g}" for v in made["sd_per_point"][:5])
+    say(f"{output}: {made['modes']} modes, of {sizes} … per point (standard deviation, root mean square); "
+        f"{made['drawn']} label maps drawn, to train on: firstread segment train {output} -o MODEL")
 
 
 @segment.command("evaluate")

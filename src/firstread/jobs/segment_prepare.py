@@ -39,7 +39,8 @@ def newest(data: DataSet) -> float:
 
 
 def fingerprint_of(data: DataSet, *, progress: Progress) -> dict[str, Any]:
-    """Open every case once. Raises what opening raises, and InputError for cases of different numbers of channels."""
+    """Open every case once. Raises what opening raises, and InputError for cases of different numbers of channels,
+    or where no voxel of any has a class."""
     facts: list[CaseFacts] = []
     for number, sample in enumerate(data.samples, start=1):
         progress(f"fingerprint: {sample.name} ({number} of {len(data.samples)})")
@@ -48,6 +49,9 @@ def fingerprint_of(data: DataSet, *, progress: Progress) -> dict[str, Any]:
             raise SignalError(f"{sample.name}: values that are no numbers", expected="finite values",
                               remedy="repair the image")
         facts.append(case_facts(sample.name, sample.patient, image.data[0], values, image.grid))
+    if not any(value not in (0, data.ignored) for f in facts for value in f.voxels):
+        raise InputError(f"labels of {len(facts)} cases that are background everywhere", expected="voxels of one class "
+                         "or more", remedy="check that these are the labels")
     channels = {len(f.intensity) for f in facts}
     if len(channels) > 1:
         raise InputError(f"cases of {sorted(channels)} channels", expected="the same channels for all",

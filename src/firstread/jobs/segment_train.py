@@ -153,9 +153,6 @@ def _stated_plan(folder: Path, settings: TrainSettings) -> Plan | None:
 
 def _plan(found: dict[str, Any], data: DataSet, stated_plan: Plan | None, settings: TrainSettings) -> Plan:
     """The stated plan, else the rules'; steps, folds and seed as the command says."""
-    if not any(c["value"] and c["cases"] for c in found["classes"] if c["value"] != data.ignored):
-        raise InputError(f"labels of {found['cases']} cases that are background everywhere",
-                         expected="voxels of one class or more", remedy="check that these are the labels")
     plan = stated_plan or plan_for(found, ignored_value=data.ignored)
     stated = {k: v for k in ("steps", "folds", "seed") if (v := getattr(settings, k)) is not None}
     plan = replace(plan, training=replace(plan.training, **stated))

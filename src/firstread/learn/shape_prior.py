@@ -66,8 +66,8 @@ class LabelShapes:
              ) -> Integer[Tensor, "row *space"]:
         """New label maps: random shapes in a field that holds them all, and ``margin`` times as much around.
 
-        limit: standard deviations along each mode. What lies inside another structure is painted over it; of the
-        others, the smaller over the larger.
+        limit: standard deviations along each mode. Where outlines overlap, structures with something inside go
+        over others, what lies inside goes over them, and else the smaller over the larger.
         """
         shapes = self.model.draw(count, generator, limit=limit)
         low, high = shapes.flatten(0, 1).amin(0), shapes.flatten(0, 1).amax(0)
@@ -79,7 +79,11 @@ class LabelShapes:
         """One shape as a label map."""
         masks = painted(points.unflatten(0, (len(self.inside), -1)), space, self.spacing)
         made = torch.zeros(space, dtype=torch.uint8)
-        for structure in sorted(range(len(masks)), key=lambda k: (int(self.inside[:, k].sum()), -int(masks[k].sum()))):
+
+        def rank(k: int) -> tuple[int, int]:
+            return 2 * int(self.inside[:, k].sum()) + int(self.inside[k].any()), -int(masks[k].sum())
+
+        for structure in sorted(range(len(masks)), key=rank):
             made[masks[structure]] = structure + 1
         return made
 
