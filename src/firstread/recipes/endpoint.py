@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from firstread.acquire.coils import Coils, GaussianCoils
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import LearnedMask, budget, centre, line_probability
-from firstread.analyze.segment import NAMES, Segment
+from firstread.analyze.segment import NAMES
 from firstread.chains.heart import RECONSTRUCTION, SEGMENTATION
 from firstread.core.case import Case
 from firstread.core.errors import SettingError
@@ -44,6 +44,7 @@ from firstread.nets.unet import UNet
 from firstread.ops.regions import dice
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
 from firstread.recipes.files import refuse_data
+from firstread.recipes.own_network import open_network, segmentation_of
 from firstread.reconstruct.cascade import Cascade
 from firstread.zoo.store import load
 
@@ -72,7 +73,8 @@ class Setting:
     acceleration, centre_lines: of every frame; iterations: of temporal TV before the cascade; patch: of the
     segmentation; softness: of end-systole; mask_rate: factor of the mask's learning rate; relaxation: what the mask's
     gradient is taken of; image, contour, fraction: weights of the losses; recompute: results whose stages run again
-    for the gradient, blockwise: the blocks of the cascade do (less memory).
+    for the gradient, blockwise: the blocks of the cascade do (less memory); network: what segments in place of the
+    default weight, as recipes/own_network.py opens it.
     """
 
     stack: Stack = field(default_factory=Stack)
@@ -92,15 +94,16 @@ class Setting:
     fraction: float = 0.5
     recompute: tuple[str, ...] = ()
     blockwise: bool = False
+    network: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What is trained."""
+    """What is trained; segmenter: a plain network, or the stage of an opened model."""
 
     mask: LearnedMask
     cascade: DeepCascade
-    segmenter: UNet
+    segmenter: nn.Module
 
     def state(self) -> dict[str, Tensor]:
         """All parameters, ``mask.…``, ``cascade.…``, ``segmenter.…``."""
@@ -129,21 +132,28 @@ def first_logits(stack: Stack, count: int, centre_lines: int, *, seed: int) -> F
 
 
 def first_parts(setting: Setting, *, seed: int) -> Parts:
-    """A random mask and the default networks (one member of the segmentation), the same for all arms of a seed."""
+    """A random mask, the default cascade and what segments (one member of the default, or the setting's network).
+
+    They are the same for all arms of a seed.
+    """
     stack = setting.stack
     count = budget(stack.lines, setting.acceleration, setting.centre_lines)
     mask = LearnedMask(lines=stack.lines, count=count, centre_lines=setting.centre_lines, frames=stack.frames,
                        relaxation=setting.relaxation)
     mask.logits.data.copy_(first_logits(stack, count, setting.centre_lines, seed=seed))
-    return Parts(mask, *_networks(setting, load(RECONSTRUCTION).state, load(SEGMENTATION).part("member0")))
+    segmenter = open_network(setting.network) if setting.network else _unet(load(SEGMENTATION).part("member0"))
+    return Parts(mask, _cascade(setting, load(RECONSTRUCTION).state), segmenter)
 
 
-def _networks(setting: Setting, cascade: dict[str, Tensor], segmenter: dict[str, Tensor]) -> tuple[DeepCascade, UNet]:
-    about = load(RECONSTRUCTION).card["network"] | {"iterations": setting.iterations}
+def _cascade(setting: Setting, state: dict[str, Tensor]) -> DeepCascade:
+    return DeepCascade.from_weight(load(RECONSTRUCTION).card["network"] | {"iterations": setting.iterations}, state)
+
+
+def _unet(state: dict[str, Tensor]) -> UNet:
     sizes = load(SEGMENTATION).card["network"]
     unet = UNet(channels_in=sizes["channels_in"], channels_out=sizes["channels_out"], widths=tuple(sizes["widths"]))
-    load_fitting(unet, segmenter)
-    return DeepCascade.from_weight(about, cascade), unet
+    load_fitting(unet, state)
+    return unet
 
 
 def chain_of(parts: Parts, setting: Setting, *, sees: str = "reconstruction", coils: Coils | None = None,
@@ -159,9 +169,8 @@ def chain_of(parts: Parts, setting: Setting, *, sees: str = "reconstruction", co
     if sees == "image.detached":
         stop = wrap(torch.detach, reads=Image, writes=Image, axes="yx", name=sees, stops_gradient=True)
         stages.append(stop.using(reads={"image": "reconstruction"}))
-    segment = Segment(networks=[parts.segmenter], patch=setting.patch, search=max(setting.patch, 96))
     soft = setting.softness if softness is None else softness
-    return Chain(*stages, segment.using(reads={"image": sees}),
+    return Chain(*stages, *segmentation_of(parts.segmenter, sees=sees, patch=setting.patch),
                  CardiacFunction(softness=soft, warn=False).using(reads={"labels": "labels.members"}))
 
 
@@ -228,9 +237,9 @@ def load_parts(path: Path) -> tuple[Parts, Setting]:
     weight = load(path)
     about = dict(weight.card["setting"])
     setting = Setting(**about | {"stack": Stack(**about["stack"]), "recompute": tuple(about["recompute"])})
-    parts = Parts(first_parts(setting, seed=0).mask,
-                  *_networks(setting, weight.part("cascade"), weight.part("segmenter")))
-    parts.mask.load_state_dict(weight.part("mask"))
+    parts = first_parts(setting, seed=0)
+    for name in ("mask", "cascade", "segmenter"):
+        getattr(parts, name).load_state_dict(weight.part(name))
     return parts, setting
 
 

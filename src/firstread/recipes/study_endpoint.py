@@ -27,10 +27,12 @@ from firstread.acquire.coils import LoopCoils
 from firstread.acquire.sampling import StoredMask, budget
 from firstread.analyze.segment import NAMES
 from firstread.core.errors import FirstreadError, SettingError
+from firstread.core.provenance import weights_hash
 from firstread.io import pattern
 from firstread.recipes.endpoint import ARMS, Parts, Setting, numbers_of, train_arm
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
 from firstread.recipes.files import write_text
+from firstread.recipes.own_network import open_network
 from firstread.trust.agreement import Estimate
 from firstread.trust.bootstrap import paired_difference
 from firstread.trust.conformal import equal_tails, smallest_calibration
@@ -42,6 +44,10 @@ Numbers = dict[str, float]
 def label_of(setting: Setting, steps: int) -> str:
     """Short text that differs where anything does that a trained arm depends on, its acceleration apart."""
     about = asdict(setting) | {"steps": steps, "acceleration": 0}
+    if setting.network is None:
+        del about["network"]
+    else:
+        about["network"] = weights_hash(open_network(setting.network))
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -178,15 +184,15 @@ def tabulate(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequ
                 paired_difference(intervals[arm][0], intervals[base][0])) for arm in study.arms]
 
 
-def report(study: Study, rows: Sequence[Row], command: str) -> str:
-    """The page."""
+def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoint") -> str:
+    """The page; name: of the picture and of the folder of masks."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
                        trim_blocks=True, keep_trailing_newline=True).get_template("study_endpoint.md.jinja")
     dropped = sorted({(row.acceleration, row.dropped) for row in rows if row.dropped})
     return page.render(study=study, setting=study.setting, stack=study.setting.stack, rows=rows, command=command,
-                       dropped=dropped, level=LEVEL)
+                       dropped=dropped, level=LEVEL, name=name)
 
 
 def picture(rows: Sequence[Row], path: Path) -> None:
@@ -229,6 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--matrix", type=int, nargs=2, default=[160, 56], metavar=("LINES", "COLUMNS"))
     parser.add_argument("--spacing", type=float, default=2.0, help="pixel size in mm")
     parser.add_argument("--patch", type=int, default=96, help="of the segmentation, pixels of 1.5 mm")
+    parser.add_argument("--network", help="what segments, in place of the default weight: a trained model (nnU-Net, "
+                        "MONAI bundle, TorchScript, segment train), or FILE.py:FUNCTION, which returns a torch module")
+    parser.add_argument("--name", default="endpoint", help="of the page, the numbers and the folder of masks")
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -236,13 +245,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         stack = Stack(lines=asked.matrix[0], columns=asked.matrix[1], frames=asked.frames, slices=asked.slices,
                       spacing_mm=asked.spacing)
-        setting = Setting(stack=stack, subjects=asked.subjects, centre_lines=2, patch=asked.patch)
+        setting = Setting(stack=stack, subjects=asked.subjects, centre_lines=2, patch=asked.patch,
+                          network=asked.network)
         study = Study(setting, tuple(asked.accelerations), tuple(asked.arms), asked.seeds, asked.steps, asked.test,
                       asked.baseline)
         unsaid = ("output", "work", "device", "accelerations")
-        words = [word for name, value in vars(asked).items() if name not in unsaid
+        words = [word for name, value in vars(asked).items()
+                 if name not in unsaid and value is not None and (name, value) != ("name", "endpoint")
                  for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
-        masks = asked.output / "endpoint-lines"
+        masks = asked.output / f"{asked.name}-lines"
         masks.mkdir(parents=True, exist_ok=True)
         rows: list[Row] = []
         for number, acceleration in enumerate(study.accelerations, start=1):
@@ -250,10 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             done = ["--accelerations", *(f"{value:g}" for value in study.accelerations[:number])]
             said = shlex.join(done + words)
             command = f"python -m firstread.recipes.study_endpoint -o docs/evidence --work FOLDER {said}"
-            write_text(asked.output / "endpoint.md", report(study, rows, command))
-            write_text(asked.output / "endpoint.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+            write_text(asked.output / f"{asked.name}.md", report(study, rows, command, asked.name))
+            write_text(asked.output / f"{asked.name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             if number > 1:
-                picture(rows, asked.output / "endpoint.png")
+                picture(rows, asked.output / f"{asked.name}.png")
     except FirstreadError as error:
         print(f"study_endpoint: {error}", file=sys.stderr)
         return 2
