@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from firstread.core.errors import SettingError
 from firstread.nets.cascade import (
     DeepCascade,
-    ResidualBlock,
     consistent_kspace,
     d5_c5_from_arrays,
     d5_c10_s,
     data_consistency,
     share_data,
     share_frames,
-    shift_frames,
 )
+from firstread.nets.residual import ResidualBlock, shift_frames
 from firstread.ops.encoding import CartesianEncoding
 from firstread.ops.fourier import fft
 
@@ -233,6 +232,18 @@ def test_a_cine_frame_by_frame_is_that_of_all_frames_at_once(frames):
     features = F.relu(block.layers[0](cine))
     features = F.relu(block.layers[1](shift_frames(features)))
     torch.testing.assert_close(block(cine), block.layers[2](shift_frames(features)))
+
+
+@pytest.mark.parametrize("kernel", ["yx", "shift"])
+def test_a_block_without_gradient_computes_the_same(kernel):
+    torch.manual_seed(0)
+    block = ResidualBlock(channels=6, depth=3, width=8, kernel=kernel)
+    torch.nn.init.normal_(block.layers[-1].weight)
+    torch.nn.init.normal_(block.layers[-1].bias)
+    cine = torch.randn(4, 6, 7, 10)
+    made = block(cine)
+    with torch.no_grad():
+        torch.testing.assert_close(block(cine), made, rtol=1e-5, atol=1e-5)
 
 
 def test_a_weight_file_brings_the_network_back():

@@ -10,7 +10,15 @@ from firstread.core.keys import Key
 from firstread.learn.ssdu import keep_lines, split_lines
 from firstread.nets.modl import ModelBased
 from firstread.nets.varnet import VariationalNetwork
-from firstread.recipes import evaluate_varnet, heart_d5_c10_s, heart_recurrent, modl, varnet, varnet_ssdu
+from firstread.recipes import (
+    evaluate_varnet,
+    heart_d5_c5_s,
+    heart_d5_c10_s,
+    heart_recurrent,
+    modl,
+    varnet,
+    varnet_ssdu,
+)
 from firstread.recipes.heart_cascade import moving_texture
 from firstread.recipes.registry import find, names
 from firstread.reconstruct.direct import ZeroFilled
@@ -87,7 +95,7 @@ def test_the_evaluation_puts_all_methods_under_the_same_masks(monkeypatch):
 
 
 def test_recipes_refuse_real_data(tmp_path):
-    for recipe in (varnet, varnet_ssdu, modl, heart_recurrent, heart_d5_c10_s):
+    for recipe in (varnet, varnet_ssdu, modl, heart_recurrent, heart_d5_c10_s, heart_d5_c5_s):
         with pytest.raises(SettingError, match="simulation"):
             recipe.train(tmp_path, data=tmp_path)
 
@@ -98,6 +106,17 @@ def test_the_strips_of_d5_c10_s_are_consistent(monkeypatch):
     made = heart_d5_c10_s.strip(KEY, 0)
     assert made.target.abs().max() <= 1.0001
     assert torch.equal(made.mask * made.measured, made.measured)
+
+
+def test_the_smaller_d5_c10_s_learns_from_one_strip(monkeypatch, tmp_path):
+    textures = torch.Generator().manual_seed(1)
+    cine = moving_texture(textures)[None]
+    monkeypatch.setattr(heart_d5_c10_s, "phantom", lambda number: cine)
+    monkeypatch.setattr(heart_d5_c5_s, "COLUMNS", 4)
+    heart_d5_c5_s.train(tmp_path, steps=2)
+    net = heart_d5_c5_s.network()
+    net.load_state_dict(load(tmp_path / "heart-d5-c5-s.safetensors").state)
+    assert torch.isfinite(heart_d5_c5_s.loss(net, heart_d5_c10_s.strip(KEY, 0, 4)))
 
 
 def test_all_recipes_are_registered():

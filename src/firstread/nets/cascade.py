@@ -7,22 +7,19 @@ The formulas first: data consistency in closed form for one coil and as a proxim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Complex, Float, Num
+from jaxtyping import Complex, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from firstread.core.errors import SettingError
+from firstread.nets.residual import Kernel, ResidualBlock
 from firstread.ops.encoding import CartesianEncoding, at_slice, combine, measured_part
 from firstread.ops.fourier import fft, ifft
 from firstread.ops.solve import conjugate_gradient
 from firstread.ops.variation import minimize_total_variation
-
-Kernel = Literal["yx", "tyx", "shift"]
 
 
 def consistent_kspace(predicted: Complex[Tensor, "*axes"], measured: Complex[Tensor, "*axes"], mask: Num[Tensor, "..."],
@@ -68,11 +65,14 @@ def share_data(measured: Complex[Tensor, "batch time coil z y x"], mask: Num[Ten
     mask = mask.expand(-1, frames, *[-1] * 4)
     if 2 * distance + 1 >= frames:
         total, count = measured.sum(dim=1, keepdim=True), mask.sum(dim=1, keepdim=True)
-    else:
-        shifts = range(-distance, distance + 1)
-        total = sum(measured.roll(s, dims=1) for s in shifts)
-        count = sum(mask.roll(s, dims=1) for s in shifts)
-    return measured + (1 - mask) * (total / count.clamp_min(1))
+        return measured + (1 - mask) / count.clamp_min(1) * total
+    values, masks = measured.split(1, dim=1), mask.split(1, dim=1)
+    made = []
+    for frame in range(frames):  # one by one: what is at work stays in cache
+        near = [(frame + shift) % frames for shift in range(-distance, distance + 1)]
+        total, count = sum(values[n] for n in near), sum(masks[n] for n in near)
+        made.append(values[frame] + (1 - masks[frame]) / count.clamp_min(1) * total)
+    return torch.cat(made, dim=1)
 
 
 def share_frames(image: Complex[Tensor, "batch time 1 z y x"], mask: Num[Tensor, "#batch mt 1 mz my mx"], distance: int,
@@ -88,67 +88,6 @@ def share_frames(image: Complex[Tensor, "batch time 1 z y x"], mask: Num[Tensor,
     kspace = fft(image, axes)
     mean = sum(kspace.roll(s, dims=1) for s in range(-distance, distance + 1)) / (2 * distance + 1)
     return ifft(mask * kspace + (1 - mask) * mean, axes)
-
-
-def shift_frames(features: Float[Tensor, "frames channel y x"], parts: int = 4) -> Float[Tensor, "frames channel y x"]:
-    """One ``parts``-th of the channels from the frame before, one from the frame after, circular (Lin et al. 2019).
-
-    >>> shift_frames(torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1).expand(3, 4, 1, 1))[0, :, 0, 0].tolist()
-    [2.0, 1.0, 0.0, 0.0]
-    """
-    size = features.shape[1] // parts
-    before, after, same = features.split((size, size, features.shape[1] - 2 * size), dim=1)
-    return torch.cat((before.roll(1, dims=0), after.roll(-1, dims=0), same), dim=1)
-
-
-class ResidualBlock(nn.Module):
-    """``depth`` convolutions of one cine, ReLU between them; the last gives what is added to the image.
-
-    It begins as the identity (the last weights are zero).
-    kernel: "yx" 3x3 frame by frame; "tyx" 3x3x3, circular in time; "shift" 3x3 on channels shifted in time.
-    """
-
-    def __init__(self, *, channels: int, depth: int, width: int, kernel: Kernel):
-        super().__init__()
-        self.kernel = kernel
-        kind = nn.Conv3d if kernel == "tyx" else nn.Conv2d
-        padding = (0, 1, 1) if kernel == "tyx" else 1
-        sizes = [channels, *[width] * (depth - 1), 2]
-        self.layers = nn.ModuleList(kind(a, b, 3, padding=padding) for a, b in pairwise(sizes))
-        for layer in self.layers:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.layers[-1].weight)
-
-    def forward(self, cine: Float[Tensor, "time channel y x"]) -> Float[Tensor, "time 2 y x"]:
-        if self.kernel == "tyx":
-            return self._volume(cine)
-        parts = list(cine.split(1)) if cine.device.type == "cpu" else [cine]  # one frame's features stay in cache
-        for number, layer in enumerate(self.layers):
-            if self.kernel == "shift" and number > 0:
-                parts = _shifted(parts)
-            parts = [layer(part) for part in parts]
-            if number + 1 < len(self.layers):
-                parts = [F.relu(part, inplace=True) for part in parts]
-        return torch.cat(parts)
-
-    def _volume(self, cine: Float[Tensor, "time channel y x"]) -> Float[Tensor, "time 2 y x"]:
-        features = cine.movedim(0, 1)[None]
-        for number, layer in enumerate(self.layers):
-            features = layer(F.pad(features, (0, 0, 0, 0, 1, 1), mode="circular"))
-            if number + 1 < len(self.layers):
-                features = F.relu(features)
-        return features[0].movedim(1, 0)
-
-
-def _shifted(parts: list[Tensor], groups: int = 4) -> list[Tensor]:
-    """``shift_frames`` of a cine that was split into its frames (or not at all)."""
-    if len(parts) == 1:
-        return [shift_frames(parts[0], groups)]
-    size = parts[0].shape[1] // groups
-    after = [*parts[1:], parts[0]]
-    return [torch.cat((parts[t - 1][:, :size], after[t][:, size:2 * size], part[:, 2 * size:]), dim=1)
-            for t, part in enumerate(parts)]
 
 
 class DeepCascade(nn.Module):

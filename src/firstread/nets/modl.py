@@ -10,7 +10,8 @@ from jaxtyping import Complex, Num
 from torch import Tensor, nn
 
 from firstread.core.errors import SettingError
-from firstread.nets.cascade import Kernel, ResidualBlock, over_cines
+from firstread.nets.cascade import over_cines
+from firstread.nets.residual import Kernel, ResidualBlock
 from firstread.ops.encoding import CartesianEncoding
 from firstread.ops.fixed_point import fixed_point
 from firstread.ops.solve import solve

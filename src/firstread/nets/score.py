@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from firstread.core.errors import SettingError
-from firstread.nets.cascade import shift_frames
+from firstread.nets.residual import shift_frames
 
 SPREAD = 0.5  # root mean square of the images of brightness 1 that it is made for
 

@@ -15,10 +15,8 @@ from firstread.core.errors import SettingError
 def inner(a: Num[Tensor, "*axes"], b: Num[Tensor, "*axes"], systems: int = 0) -> Tensor:
     """``Re <a, b>`` over all but the first ``systems`` axes, shaped to broadcast against ``a``."""
     shape = a.shape[:systems]
-    left, right = (torch.view_as_real(v) if v.is_complex() else v for v in (a, b))
-    count = shape.numel()
-    product = torch.bmm(left.reshape(count, 1, -1), right.reshape(count, -1, 1))
-    return product.reshape(*shape, *[1] * (a.ndim - systems))
+    left, right = ((torch.view_as_real(v) if v.is_complex() else v).reshape(shape.numel(), -1) for v in (a, b))
+    return torch.linalg.vecdot(left, right).reshape(*shape, *[1] * (a.ndim - systems))
 
 
 def conjugate_gradient(normal: Callable[[Tensor], Tensor], rhs: Num[Tensor, "*axes"], *,

@@ -34,9 +34,12 @@ class Strip:
     mask: Float[Tensor, "1 time 1 1 y 1"]
     target: Complex[Tensor, "1 time 1 1 y x"]
 
+    def to(self, device: str) -> Strip:
+        return Strip(self.measured.to(device), self.mask.to(device), self.target.to(device))
 
-def strip(key: Key, step: int) -> Strip:
-    """The strip of one step: a function of the step alone."""
+
+def strip(key: Key, step: int, columns: int = COLUMNS) -> Strip:
+    """The strip of one step: a function of the step alone. columns: of the readout, how many."""
     generator = key.generator(step)
 
     def uniform(low: float, high: float) -> float:
@@ -47,8 +50,8 @@ def strip(key: Key, step: int) -> Strip:
         cine = pool[int(uniform(0, len(pool)))]
     else:
         cine = moving_texture(generator)
-    first = int(uniform(0, SIZE - COLUMNS + 1))
-    target = (cine / cine.abs().max())[None, :, None, None, :, first : first + COLUMNS]
+    first = int(uniform(0, SIZE - columns + 1))
+    target = (cine / cine.abs().max())[None, :, None, None, :, first : first + columns]
     sampling = VariableDensity(acceleration=uniform(2, 11), centre_lines=8)
     mask = sampling(len(cine), SIZE, generator)[None, :, None, None, :, None]
     return Strip(mask * fft(target, ("y",)), mask, target)
@@ -65,11 +68,7 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
     refuse_data(data, "heart-d5-c10-s")
     torch.manual_seed(SEED)
     key, net = Key(SEED, "heart_d5_c10_s"), d5_c10_s().to(device)
-
-    def on_device(step: int) -> Strip:
-        made = strip(key, step)
-        return Strip(made.measured.to(device), made.mask.to(device), made.target.to(device))
-
-    fit(net, on_device, loss, steps=steps or STEPS, seed=SEED, checkpoint=output / "heart-d5-c10-s.pt",
-        learning_rate=1e-3, warmup=100, weight_decay=1e-6, averaging=0.995, every=100)
+    fit(net, lambda step: strip(key, step).to(device), loss, steps=steps or STEPS, seed=SEED,
+        checkpoint=output / "heart-d5-c10-s.pt", learning_rate=1e-3, warmup=100, weight_decay=1e-6, averaging=0.995,
+        every=100)
     return write_weight(net, output / "heart-d5-c10-s.safetensors")
