@@ -1,4 +1,4 @@
-"""register."""
+"""register, warp, track, template."""
 
 from __future__ import annotations
 
@@ -32,4 +32,28 @@ def register(
     settings = RegisterSettings(kind=kind, first=first, metric=metric, spacing_mm=numbers(spacing))
     made = register_to_folder(fixed, moving, output, settings, labels=labels, fixed_labels=fixed_labels,
                               overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
+
+
+def warp(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="What lies where the moving image lies: images, "
+                                           "labels, or points (.csv with x, y, z in LPS+ mm).")],
+    output: Out,
+    transform: Annotated[list[Path] | None, typer.Option("-t", "--transform", help="A file of ITK or ANTs, fixed to "
+                                                         "moving; several in the order in which ANTs lists "
+                                                         "them.")] = None,
+    on: Annotated[Path | None, typer.Option("--on", help="The image whose voxels the result has: the fixed "
+                                                    "one.")] = None,
+    interpolation: Annotated[Literal["linear", "nearest", "onehot"], typer.Option(
+        help="linear: images; nearest, onehot: labels (onehot: each label linearly, then the largest).")] = "linear",
+    inverse: Annotated[bool, typer.Option("--inverse", help="The other way: INPUT lies where the fixed image "
+                                          "lies.")] = False,
+    spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Apply stored transforms to images, labels or points: warped.nii.gz or points.csv, and a page out."""
+    from firstread.jobs.warp import WarpSettings, warp_to_folder
+
+    settings = WarpSettings(interpolation=interpolation, inverse=inverse, spacing_mm=numbers(spacing))
+    made = warp_to_folder(source, transform or [], on, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")

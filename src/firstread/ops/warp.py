@@ -17,6 +17,8 @@ from firstread.core.geometry import Grid, Transform
 from firstread.ops.resample import sample
 from firstread.ops.velocity import jacobian_determinant as voxel_determinant
 
+SMALLEST = 0.02  # share of the matrix' own determinant below which a place counts as folded
+
 
 def apply(transform: Transform, points_mm: Float[Tensor, "batch *n 3"]) -> Float[Tensor, "batch *n 3"]:
     """``A x + d(x)`` of points (x, y, z) in millimetres; differentiable.
@@ -28,6 +30,54 @@ def apply(transform: Transform, points_mm: Float[Tensor, "batch *n 3"]) -> Float
     if transform.displacement_mm is None:
         return moved
     return moved + field_at(transform, points_mm).to(moved.dtype)
+
+
+def apply_inverse(transform: Transform, points_mm: Float[Tensor, "batch *n 3"], *, iterations: int = 30,
+                  tolerance_mm: float = 1e-3) -> Float[Tensor, "batch *n 3"]:
+    """``T^-1(y)`` of points in millimetres, each by itself, by Newton's method with steps cut until they help::
+
+        x <- x - s J(x)^-1 (T(x) - y),    s = 1, 1/2, 1/4 …,    J = dT/dx
+
+    Ends when all are there to ``tolerance_mm``; where ``T`` folds there may be no answer: compare ``apply(T, x)``.
+
+    >>> moved = apply_inverse(Transform(torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]).double())[None]),
+    ...                       torch.ones(1, 1, 3, dtype=torch.float64))
+    >>> moved.tolist()
+    [[[0.5, 0.5, 0.5]]]
+    """
+    start = apply(Transform(torch.linalg.inv(transform.matrix)), points_mm)
+    if transform.displacement_mm is None:
+        return start
+    rows = torch.arange(len(points_mm))[:, None]
+    return torch.cat([_newton(transform.select(row), points_mm[row].reshape(1, -1, 3), start[row].reshape(1, -1, 3),
+                              iterations, tolerance_mm) for row in rows]).reshape(points_mm.shape)
+
+
+def _newton(transform: Transform, wanted: Tensor, start: Tensor, iterations: int, tolerance_mm: float) -> Tensor:
+    """One row: ``[1, n, 3]``. Points that are there are left alone."""
+    field, grid = transform.displacement_mm, transform.from_grid
+    assert field is not None and grid is not None
+    slopes = torch.cat([torch.gradient(field, dim=axis)[0] if field.shape[axis] > 1 else torch.zeros_like(field)
+                        for axis in (4, 3, 2)], dim=1)  # along x, y, z, each of three components
+    to_index, matrix = torch.linalg.inv(grid.affine[0, :3, :3]), transform.matrix[0, :3, :3]
+    found, size = start.clone(), wanted.new_ones(wanted.shape[1])
+    off = apply(transform, found) - wanted
+    for _ in range(iterations):
+        todo = off[0].norm(dim=-1) > tolerance_mm
+        if not bool(todo.any()):
+            break
+        places, rest = found[:, todo], off[:, todo]
+        slope = _sample(slopes, grid.to_index(places), "bilinear", "border")[0].unflatten(0, (3, 3)).to(matrix.dtype)
+        jacobian = matrix + torch.einsum("acn,ax->ncx", slope, to_index)
+        sound = torch.linalg.det(jacobian) / torch.linalg.det(matrix) > SMALLEST
+        step = torch.linalg.solve(torch.where(sound[:, None, None], jacobian, matrix), rest[0])
+        tried = places - size[todo, None] * step
+        left = apply(transform, tried) - wanted[:, todo]
+        better = left[0].norm(dim=-1) < rest[0].norm(dim=-1)
+        found[:, todo] = torch.where(better[:, None], tried, places)
+        off[:, todo] = torch.where(better[:, None], left, rest)
+        size[todo] = torch.where(better, (2 * size[todo]).clamp(max=1.0), size[todo] / 2)
+    return found
 
 
 def field_at(transform: Transform, points_mm: Float[Tensor, "batch *n 3"]) -> Float[Tensor, "batch *n 3"]:
@@ -48,9 +98,19 @@ def warp(data: Float[Tensor, "batch channel z y x"], grid: Grid, transform: Tran
     >>> warp(torch.ones(1, 1, 4, 4, 4), grid, Transform.identity(), grid).sum().item()
     64.0
     """
-    points = target.points_mm()
-    index = grid.to_index(apply(transform, points)).reshape(len(points), -1, 3)
-    return _sample(data, index, mode, outside).unflatten(-1, target.shape)
+    return sample_mm(data, grid, apply(transform, target.points_mm()), mode=mode, outside=outside)
+
+
+def sample_mm(data: Float[Tensor, "batch channel z y x"], grid: Grid, points_mm: Float[Tensor, "batch *n 3"], *,
+              mode: str = "bilinear", outside: str = "zeros") -> Float[Tensor, "batch channel *n"]:
+    """``data``, which lies on ``grid``, at points in millimetres; a single slice is read in its own plane.
+
+    >>> grid = Grid.from_spacing((1, 2, 2), (1.0, 1.0, 1.0))
+    >>> sample_mm(torch.tensor([[[[[0.0, 1.0], [2.0, 3.0]]]]]), grid, torch.zeros(1, 1, 3)).item()
+    1.5
+    """
+    index = grid.to_index(points_mm).reshape(len(points_mm), -1, 3)
+    return _sample(data, index, mode, outside).unflatten(-1, points_mm.shape[1:-1])
 
 
 def compose(second: Transform, first: Transform, *, grid: Grid | None = None) -> Transform:
@@ -72,26 +132,20 @@ def compose(second: Transform, first: Transform, *, grid: Grid | None = None) ->
     return Transform(matrix, field.movedim(-1, 1).to(_dtype(first, second)), grid, second.to_grid)
 
 
-def inverse(transform: Transform, *, iterations: int = 30, tolerance_mm: float = 1e-3) -> Transform:
-    """The transform back, its field on the grid of this one as the matrix moves it, by fixed-point iteration::
+def inverse(transform: Transform) -> Transform:
+    """The transform back, its field on the grid of this one as the matrix moves it (see :func:`apply_inverse`)::
 
-        T^-1(y) = A^-1 y + e(y),    e(y) <- -A^-1 d(A^-1 y + e(y))
+        T^-1(y) = A^-1 y + e(y)
 
-    (Chen et al. 2008), which converges for fields without folds. Ends when no step exceeds ``tolerance_mm``. What comes
-    from a velocity has an inverse of its own, the flow of ``-v``.
+    What comes from a velocity has an inverse of its own, the flow of ``-v``.
     """
     if transform.displacement_mm is None or transform.from_grid is None:
         return transform.inverse()
+    grid = moved_grid(transform.from_grid, transform.matrix)
+    places = grid.points_mm()
     back = torch.linalg.inv(transform.matrix)
-    base = transform.from_grid.points_mm()  # A^-1 y
-    e = torch.zeros_like(base)
-    for _ in range(iterations):
-        step = -_turn(back[:, :3, :3], field_at(transform, base + e))
-        change, e = (step - e).abs().amax(), step
-        if change < tolerance_mm:
-            break
-    return Transform(back, e.movedim(-1, 1).to(transform.displacement_mm.dtype),
-                     moved_grid(transform.from_grid, transform.matrix), transform.from_grid)
+    field = apply_inverse(transform, places) - apply(Transform(back), places)
+    return Transform(back, field.movedim(-1, 1).to(transform.displacement_mm.dtype), grid, transform.from_grid)
 
 
 def moved_grid(grid: Grid, matrix: Float[Tensor, "batch 4 4"]) -> Grid:

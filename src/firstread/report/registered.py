@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from firstread.core.alignment import Alignment
 from firstread.core.case import Case
-from firstread.core.geometry import Grid
 from firstread.core.records import Image
 from firstread.io.nifti import write_image
 from firstread.io.transforms import parts, write_affine, write_composite, write_field
-from firstread.report.pictures import picture, to_grey, window
+from firstread.report.cuts import checkerboard, cuts, growth, overlay
+from firstread.report.pictures import to_grey, window
 from firstread.report.templates import environment
 
 MARKER = "transform.json"
@@ -27,7 +26,6 @@ SCHEMA = "firstread.register/1"
 STATEMENT = "Research software. Not for clinical use."
 METRICS = {"mi": "mutual information", "lncc": "local correlation", "ngf": "normalized gradient fields",
            "ssd": "negative mean squared difference"}
-PANEL, SQUARES, LOG2_RANGE = 230, 8, 1.0  # pixels of a picture; fields of the checkerboard; volume halved to doubled
 
 
 @dataclass(frozen=True)
@@ -135,76 +133,12 @@ def panels(report: RegisteredReport) -> list[dict[str, Any]]:
     """The middle plane across each axis (one for a single slice), as a patient is shown: head up, left on the right."""
     fixed, before, after = (image.data[0, 0, 0].float().numpy() for image in (report.fixed, report.before,
                                                                               report.after))
-    jacobian = report.jacobian[0].numpy()
-    turned, spacing = upright([*(to_grey(values, *window(values)) for values in (fixed, before, after)), jacobian],
-                              report.fixed.grid)
-    found = []
-    for axis, name in enumerate(("axial", "coronal", "sagittal") if report.fixed.grid.frame == "patient"
-                                else ("across z", "across y", "across x")):
-        shape = turned[0].shape
-        if min(shape) == 1 and shape[axis] > 1:
-            continue
-        still, start, end, growth = (np.take(v, shape[axis] // 2, axis=axis) for v in turned)
-        aspect = tuple(s for k, s in enumerate(spacing) if k != axis)
-        found.append({"name": f"{name}, in the middle", "fixed": _picture(still, aspect),
-                      "before": _picture(overlay(still, start), aspect), "after": _picture(overlay(still, end), aspect),
-                      "checkerboard": _picture(checkerboard(still, end), aspect),
-                      "growth": _picture(_growth(growth), aspect)
-                      if report.alignment.forward.displacement_mm is not None else None})
-    return found
-
-
-def upright(volumes: list[np.ndarray], grid: Grid) -> tuple[list[np.ndarray], list[float]]:
-    """Volumes of a patient with axes feet-ward, back-ward and left-ward, as pictures are shown, and their spacing.
-
-    >>> grid = Grid.from_spacing((2, 1, 1), (3.0, 1.0, 1.0))
-    >>> turned, spacing = upright([np.array([[[1]], [[2]]])], grid)
-    >>> turned[0].ravel().tolist(), spacing
-    ([2, 1], [3.0, 1.0, 1.0])
-    """
-    spacing = grid.spacing_mm[0].tolist()
-    if grid.frame != "patient":
-        return volumes, spacing
-    from nibabel.orientations import apply_orientation, io_orientation
-
-    turns = io_orientation(grid.affine[0].numpy())
-    order = [int(np.flatnonzero(turns[:, 0] == world)[0]) for world in (2, 1, 0)]  # array axes x, y, z along S, P, L
-    turned = [apply_orientation(v.transpose(2, 1, 0), turns).transpose(2, 1, 0)[::-1] for v in volumes]
-    return turned, [spacing[2 - axis] for axis in order]
-
-
-def overlay(fixed: UInt8[np.ndarray, "y x"], moving: UInt8[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
-    """Fixed in green, moving in magenta: grey where both agree.
-
-    >>> overlay(np.full((1, 1), 200, np.uint8), np.full((1, 1), 100, np.uint8)).tolist()
-    [[[100, 200, 100]]]
-    """
-    return np.stack((moving, fixed, moving), axis=-1)
-
-
-def checkerboard(fixed: UInt8[np.ndarray, "y x"], moving: UInt8[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x"]:
-    """Fields of the fixed and of the moving image in turn: edges run on where they are aligned."""
-    size = max(1, max(fixed.shape) // SQUARES)
-    y, x = np.indices(fixed.shape) // size
-    return np.where((y + x) % 2 == 0, fixed, moving)
-
-
-def _growth(jacobian: np.ndarray) -> UInt8[np.ndarray, "y x 3"]:
-    """log2 of the Jacobian, blue where volume shrinks by half, red where it doubles; folds black."""
-    from matplotlib import colormaps
-
-    level = np.log2(np.clip(jacobian, 1e-3, None))
-    colours = (colormaps["coolwarm"](np.clip(level / LOG2_RANGE, -1, 1) / 2 + 0.5)[..., :3] * 255).round()
-    colours[jacobian <= 0] = 0
-    return colours.astype(np.uint8)
-
-
-def _picture(pixels: np.ndarray, spacing: tuple[float, ...]) -> str:
-    from PIL import Image as Pillow
-
-    size = np.array(pixels.shape[:2]) * np.array(spacing)
-    height, width = (max(1, round(n)) for n in size * (PANEL / size.max()))
-    return picture(np.asarray(Pillow.fromarray(np.ascontiguousarray(pixels)).resize((width, height))))
+    volumes = [*(to_grey(values, *window(values)) for values in (fixed, before, after)), report.jacobian[0].numpy()]
+    return [{"name": f"{plane.name}, in the middle", "fixed": plane.uri(still),
+             "before": plane.uri(overlay(still, start)), "after": plane.uri(overlay(still, end)),
+             "checkerboard": plane.uri(checkerboard(still, end)),
+             "growth": plane.uri(growth(factor)) if report.alignment.forward.displacement_mm is not None else None}
+            for plane, (still, start, end, factor) in cuts(volumes, report.fixed.grid)]
 
 
 def _mean(values: Mapping[int, float]) -> float:
