@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -180,7 +181,7 @@ def table(found: Sequence[dict[str, dict[str, float]]], against: str | None = No
             continue
         cells = []
         for key, _, digits in COLUMNS:
-            if key not in found[0][name]:
+            if not math.isfinite(found[0][name].get(key, math.inf)):  # labels have no image error, the truth none
                 cells.append("–")
                 continue
             values = torch.tensor([rows[name][key] - (rows[against][key] if against else 0.0) for rows in found],
@@ -223,9 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        if not given.cache.is_dir() or not given.output.is_dir() or given.subjects < 3:
-            raise InputError(f"cache {given.cache}, output {given.output}, {given.subjects} subjects",
-                             expected="two folders that are there, three subjects or more", remedy="make them first")
+        if given.subjects < 3:
+            raise InputError(f"{given.subjects} subjects", expected="three or more", remedy="ask for more")
+        for folder in (given.cache, given.output):
+            folder.mkdir(parents=True, exist_ok=True)
         weights = [load(name) for name in given.weight]
         segment = Segment(networks=networks_of(load(SEGMENTATION))[:1], patch=96, search=96)
         chosen = methods(weights)
@@ -240,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found.append(json.loads(file.read_text(encoding="utf-8")))
             print(f"\r{index + 1} of {given.subjects} subjects", end="", file=sys.stderr)
         print(file=sys.stderr)
-        command = f"python -m firstread.recipes.evidence_superres --cache FOLDER --subjects {given.subjects}" + "".join(
+        command = ("python -m firstread.recipes.evidence_superres --cache FOLDER -o docs/evidence --subjects "
+                   f"{given.subjects}") + "".join(
             f" --weight {Path(name).name}" for name in given.weight)
         write_text(given.output / "superres.md", page(found, weights, weights_hash(segment), command))
     except FirstreadError as error:
