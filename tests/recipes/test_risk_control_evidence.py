@@ -6,7 +6,7 @@ import torch
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.records import HardLabels, Rows
-from firstread.recipes.evidence_risk_control import structure_losses, border, main
+from firstread.recipes.evidence_risk_control import border, main, structure_losses
 from firstread.recipes.risk_tables import MARGINS, Losses, controlled, over_splits, page
 
 WHAT = ("missed", "claimed", "distant")
