@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 
+from firstread.chains.drawn import draws_note, draws_of
 from firstread.chains.heart import basis_of, foreign_segmentation, heart_chain
 from firstread.core.case import Case
 from firstread.core.errors import InputError
@@ -46,7 +47,8 @@ class Settings:
     which of the model's are LV, MYO and RV, calibration: of its intervals, group: which of those
     of several groups; truth: a subject's folder of ``firstread
     simulate``; identify: keep the patient's name; adapt: the most steps in which the reconstruction of raw signal is
-    fitted to this scan, 0 for none; seed: of all draws.
+    fitted to this scan, 0 for none; draws: posterior draws of the reconstruction that are measured too; seed: of all
+    draws.
     """
 
     axes: str | None = None
@@ -65,6 +67,7 @@ class Settings:
     truth: Path | None = None
     identify: bool = False
     adapt: int = 0
+    draws: int = 0
     seed: int = 0
 
     def stated(self) -> dict[str, Any]:
@@ -72,7 +75,8 @@ class Settings:
         said = {"axes": self.axes, "variable": self.variable, "spacing_mm": self.spacing_mm and list(self.spacing_mm),
                 "series": self.series if self.series is not None and self.series.isdigit() else None,
                 "phase": self.phase, "classes": dict(self.classes) if self.classes else None,
-                "weights": self.weights if self.weights in names() else None, "adapt": self.adapt or None}
+                "weights": self.weights if self.weights in names() else None, "adapt": self.adapt or None,
+                "draws": self.draws or None}
         return {name: value for name, value in said.items() if value is not None}
 
     def filled(self, stated: Mapping[str, Any]) -> Settings:
@@ -97,7 +101,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     progress(f"opening {source}")
     opened = open_file(source, axes=settings.axes, variable=settings.variable, spacing_mm=settings.spacing_mm,
                        series=settings.series, identify=settings.identify)
-    done, extra, basis = replace(opened.case, seed=settings.seed), (), None
+    done, extra, basis, drawn = replace(opened.case, seed=settings.seed), (), None, {}
     if (reason := no_heart(done, opened.kind)) is not None:
         extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)
     else:
@@ -105,6 +109,10 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
         chain = _chain(settings, raw=raw)
         if settings.adapt:
             chain = adapted(chain, settings.adapt, raw=raw)
+        if settings.draws and (not raw or settings.draws < 2):
+            raise InputError(f"{settings.draws} draws of the reconstruction of {'raw signal' if raw else 'images'}",
+                             expected="raw signal and two draws or more",
+                             remedy="leave --draws out, or give the raw file")
         with torch.inference_mode():
             done = chain(done, watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
             basis = basis_of(done)
@@ -116,6 +124,9 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
         elif any(note.code == "adapted" for note in done["image"].notes):
             done = replace(done, records={**done.records, "phenotypes": done["phenotypes.point"]})
             extra = (Note("no_intervals", "No intervals: they were calibrated without adaptation to the scan."),)
+        if settings.draws:
+            drawn = _drawn(done, chain, settings, progress)
+            extra = (*extra, draws_note(drawn, settings.draws))
     errors: dict[str, float] = {}
     if truth:
         errors = compare(done, truth, analytic)
@@ -125,7 +136,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     name = source.name if settings.identify else f"{opened.kind} input"
     return Reading(replace(done, records=kept), _person(opened.person, settings), name, opened.kind, file_hash(source),
                    versions(), time.perf_counter() - started, peak_memory_mb(), (*done.notes, *extra), errors,
-                   settings.stated(), basis)
+                   settings.stated(), basis, drawn)
 
 
 def read_to_folder(source: Path, folder: Path, settings: Settings | None = None, *, overwrite: bool = False,
@@ -163,6 +174,14 @@ def _chain(settings: Settings, *, raw: bool) -> Chain:
     calibration = None if settings.calibration is None else open_calibration(settings.calibration, settings.group)
     return heart_chain(raw=raw, weights=settings.weights, phase=settings.phase, segmenter=segmenter,
                        calibration=calibration)
+
+
+def _drawn(done: Case, chain: Chain, settings: Settings, progress: Progress) -> dict[str, tuple[float, ...]]:
+    """The numbers of posterior draws, segmented as the reading was."""
+    segmenting = [step for step in chain.steps if step.writes.startswith("labels") and step.writes != "labels.hard"]
+    with torch.inference_mode():
+        return draws_of(done, segmenting, settings.draws, phase=settings.phase,
+                        watch=lambda text: progress(f"  {text}"))
 
 
 def adapted(chain: Chain, steps: int, *, raw: bool) -> Chain:

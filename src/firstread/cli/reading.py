@@ -48,6 +48,9 @@ def read(
     truth: Annotated[Path | None, typer.Option(help="Folder of `firstread simulate` with the known truth.")] = None,
     adapt: Annotated[int, typer.Option(min=0, help="Most steps in which the reconstruction of raw signal is fitted to "
                                        "this scan; undone where held-out lines say that it does not help.")] = 0,
+    draws: Annotated[int, typer.Option(min=0, help="Of raw signal, so many images that fit the measured lines are "
+                                       "measured too (posterior draws): what the missing lines leave open. 2 or more; "
+                                       "slow.")] = 0,
     identify: Annotated[bool, typer.Option("--identify", help="Put the patient's name into the result.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -59,7 +62,7 @@ def read(
                         phase=phase.value if phase else None,
                         sex=sex.value if sex else None, height_cm=height_cm, weight_kg=weight_kg, weights=weights,
                         model=model, classes=pairs(classes, "--classes"), calibration=calibration, group=group,
-                        truth=truth, identify=identify, adapt=adapt, seed=seed)
+                        truth=truth, identify=identify, adapt=adapt, draws=draws, seed=seed)
     reading = read_to_folder(source, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'reading.html'}  ({reading.seconds:.0f} s)")
 

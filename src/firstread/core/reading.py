@@ -51,7 +51,8 @@ class Reading:
     in simulations ``truth.image``, ``truth.labels``); input_name, input_hash: what was read (SHA-256);
     versions: of everything that the result depends on; errors: reconstruction errors where the truth is known;
     stated: what the user said about the input, by name, without what might name a person; basis: what a calibration
-    on this reading needs, None where nothing was measured.
+    on this reading needs, None where nothing was measured; draws: by phenotype, its values in posterior draws of the
+    reconstruction (NaN where a draw lacks it), where they were asked for.
     """
 
     case: Case
@@ -66,3 +67,4 @@ class Reading:
     errors: Mapping[str, float] = field(default_factory=dict)
     stated: Mapping[str, Any] = field(default_factory=dict)
     basis: Basis | None = None
+    draws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

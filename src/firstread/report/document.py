@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any, TypeVar
 
 from firstread.core.case import Case
@@ -32,7 +33,8 @@ def reading_document(reading: Reading) -> dict[str, Any]:
         "input": {"name": reading.input_name, "kind": reading.input_kind, "sha256": reading.input_hash,
                   "stated": dict(reading.stated)},
         "person": _person(reading.person),
-        "phenotypes": {name: _phenotype(p) for name, p in phenotypes.items() if name not in FRAMES.values()},
+        "phenotypes": {name: _phenotype(p) | _draws(reading.draws.get(name)) for name, p in phenotypes.items()
+                       if name not in FRAMES.values()},
         "frames": {short: _frame(phenotypes.get(name)) for short, name in FRAMES.items()} | {"times_s": _times(case)},
         "curves": curves(case),
         "basis": None if reading.basis is None else _basis(reading.basis),
@@ -108,6 +110,15 @@ def _phenotype(phenotype: Phenotype) -> dict[str, Any]:
     return {"value": value, "unit": phenotype.unit, "interval": list(interval) if interval else None,
             "level": phenotype.level if known else None, "method": phenotype.method if known else None,
             "calibrated_on": phenotype.calibrated_on if known else None}
+
+
+def _draws(values: Sequence[float] | None) -> dict[str, Any]:
+    """What posterior draws say of a phenotype; nothing where they were not asked for."""
+    if values is None:
+        return {}
+    known = [value for value in values if math.isfinite(value)]
+    return {"draws": {"mean": _number(mean(known)), "sd": _number(stdev(known)) if len(known) > 1 else None,
+                      "values": [_number(value) for value in values]}}
 
 
 def _frame(phenotype: Phenotype | None) -> dict[str, Any]:
