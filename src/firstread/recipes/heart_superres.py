@@ -28,7 +28,7 @@ from firstread.recipes.superres_hearts import FINE_MM, fine_heart, moved, rician
 
 NAME = "heart-superres"
 SUMMARY = "through-plane super-resolution of short-axis hearts, from simulation alone"
-SEED, STEPS, SUBJECTS, FIRST_SEED = 1, 500, 16, 80_000
+SEED, STEPS, SUBJECTS, FIRST_SEED = 1, 2000, 32, 80_000
 FACTOR, SLICES, SIZE, BATCH = 5, 6, 40, 2
 PROFILES: tuple[Profile, ...] = ("box", "trapezoid", "gaussian")
 ASSUMED: Profile = "trapezoid"
