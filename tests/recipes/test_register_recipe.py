@@ -67,8 +67,8 @@ def test_training_goes_downhill():
 def test_the_page_says_what_was_measured():
     row = {"before": 6.0, "error": 0.5, "p95": 1.25, "inverse": 0.125, "folds": 0.0, "seconds": 4.0,
            "dice before": 0.5, "dice": 0.875}
-    heart = {"seconds": 4.0, "folds": 0.0}
-    heart |= {f"{name}{when}": 0.75 for name in ("RV", "myocardium", "LV") for when in ("", " before")}
+    heart = {"seconds": 4.0, "folds": 0.0, "folds in heart": 0.0}
+    heart |= {f"{name}{when}": 0.75 for name in ("RV", "myocardium", "LV") for when in ("", " before", " onward")}
     text = evidence_registration.page({"scan, rigid": [row, row]}, {"before": 0.6, "after": 0.9, "folds": 0.0,
                                                                     "seconds": 1.0}, [heart, heart])
     assert "0.50 (0.50 to 0.50)" in text and "0.875 (0.875 to 0.875)" in text and "0.750 (0.750 to 0.750)" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,12 +11,13 @@ from torch import Tensor
 from firstread.analyze.register_deformable import Effort, displacement, find_velocity
 from firstread.core.alignment import Motion
 from firstread.core.errors import SettingError, SignalError
+from firstread.core.geometry import Grid
 from firstread.core.records import Image
 from firstread.core.stage import Stage
 from firstread.ops.intensity import scale_percentiles
 
 THICK = 2.5  # slices further apart than this many pixels are tracked each in its own plane
-TRACKING = Effort(iterations=(60, 40, 20), discrete=False)
+TRACKING = Effort(shrink=(8, 4, 2), iterations=(60, 60, 40), radius=3, discrete=False)
 
 
 class TrackMotion(Stage):
@@ -34,12 +37,12 @@ class TrackMotion(Stage):
     differentiable = False
 
     def __init__(self, *, reference: int = 0, periodic: bool = True, smooth_frames: float = 0.5,
-                 effort: Effort = TRACKING) -> None:
+                 effort: Effort = TRACKING, progress: Callable[[str], None] = lambda text: None) -> None:
         super().__init__()
         if smooth_frames < 0:
             raise SettingError(f"smoothing over {smooth_frames} frames", expected="0 or more", remedy="correct it")
         self.reference, self.periodic, self.smooth_frames = reference, periodic, smooth_frames
-        self.effort = effort
+        self.effort, self._progress = effort, progress
 
     @torch.no_grad()
     def forward(self, image: Image) -> Motion:
@@ -53,8 +56,7 @@ class TrackMotion(Stage):
             raise SignalError("a series with values that are no numbers", expected="finite values",
                               remedy="repair the image")
         scaled = scale_percentiles(data, low=0.001, high=0.999, most=1 << 18).clamp(-0.1, 1.1)
-        spacing = image.grid.spacing_mm
-        in_plane = bool((spacing[:, 0] > THICK * spacing[:, 1:].amax(dim=1)).any()) or data.shape[2] == 1
+        spacing, in_plane = image.grid.spacing_mm, is_in_plane(image.grid)
         moved = torch.stack([self._row(row, (float(s[0]), float(s[1]), float(s[2])), in_plane)
                              for row, s in zip(scaled, spacing, strict=True)])
         to_mm = image.grid.affine[:, :3, :3].to(moved.dtype)
@@ -78,12 +80,22 @@ class TrackMotion(Stage):
             return torch.einsum("ts,ps...->pt...", weights, velocity.unflatten(0, (parts, -1))).flatten(0, 1)
 
         velocity = find_velocity(fixed.flatten(0, 1), moving.flatten(0, 1), spacing_mm=spacing_mm, effort=self.effort,
-                                 couple=couple)
+                                 couple=couple, progress=self._progress)
         size = (stacks.shape[1], stacks.shape[2], stacks.shape[3])
         found = displacement(velocity, size).unflatten(0, (parts, -1))
         moved = found.new_zeros(parts, frames, *found.shape[2:])
         moved[:, rest] = found
         return moved[:, :, :, 0].movedim(0, 2) if in_plane else moved[0]
+
+
+def is_in_plane(grid: Grid) -> bool:
+    """Whether slices lie too far apart to say what moves across them.
+
+    >>> is_in_plane(Grid.from_spacing((10, 64, 64), (8.0, 1.5, 1.5)))
+    True
+    """
+    spacing = grid.spacing_mm
+    return grid.shape[0] == 1 or bool((spacing[:, 0] > THICK * spacing[:, 1:].amax(dim=1)).any())
 
 
 def time_smoothing(frames: int, sd: float, *, periodic: bool) -> Float[Tensor, "frames frames"]:

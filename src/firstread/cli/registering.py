@@ -57,3 +57,28 @@ def warp(
     settings = WarpSettings(interpolation=interpolation, inverse=inverse, spacing_mm=numbers(spacing))
     made = warp_to_folder(source, transform or [], on, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
+
+
+def track(
+    cine: Annotated[Path, typer.Argument(metavar="CINE", help="A series: NIfTI, DICOM folder.")],
+    output: Out,
+    labels: Annotated[Path | None, typer.Option(help="Labels of one frame, carried to all (NIfTI, DICOM SEG); of more "
+                                                "frames: the others are compared.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="The frame that is followed, from 0; default: the first one "
+                                              "with labels.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="The last frame is not followed by the first one.")] = False,
+    smooth: Annotated[float | None, typer.Option(min=0, help="Smoothing over time in frames; default: 0.5 from 8 "
+                                                 "frames on.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Track all of the image, not only around the labels.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="Write the displacement of every frame (ITK, "
+                                                  "ANTs).")] = False,
+    spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Follow one frame through a cine: its labels in all frames, a table of motion and strain, and a page out."""
+    from firstread.jobs.track import TrackSettings, track_to_folder
+
+    settings = TrackSettings(frame=frame, periodic=not once, smooth_frames=smooth, whole=whole, fields=fields,
+                             spacing_mm=numbers(spacing))
+    made = track_to_folder(cine, labels, output, settings, overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")

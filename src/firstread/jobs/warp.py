@@ -27,12 +27,13 @@ from firstread.io.open import read as open_file
 from firstread.io.points import PointTable, read_points
 from firstread.io.transforms import read_all
 from firstread.jobs.segment_seg import placed, values_of, values_used
-from firstread.ops.warp import apply, apply_inverse, sample_mm
+from firstread.ops.warp import apply, apply_inverse, sample_labels, sample_mm
 from firstread.report.warped import MARKER, WarpedReport, write
 
 Progress = Callable[[str], None]
 Interpolation = Literal["linear", "nearest", "onehot"]
 SLAB, LITTLE, OFF_MM = 1_000_000, 0.1, 0.1  # voxels at a time; share of a grid that is suspiciously small; mm
+MOST_LABELS = 256
 
 
 @dataclass(frozen=True)
@@ -179,16 +180,10 @@ def _touched(steps: Sequence[Transform], points: Tensor) -> Bool[Tensor, "batch 
 
 def _sampled(image: Image, places: Tensor, interpolation: Interpolation) -> Tensor:
     frames = image.data[:, :, 0]
-    if interpolation != "onehot":
-        mode = {"linear": "bilinear", "nearest": "nearest"}[interpolation]
-        return sample_mm(frames, image.grid, places, mode=mode)[:, :, None]
-    values = [float(v) for v in frames.unique() if v > 0]
-    shape = (*frames.shape[:2], *places.shape[1:-1])
-    label, most, rest = frames.new_zeros(shape), frames.new_zeros(shape), frames.new_ones(shape)
-    for value in values:
-        share = sample_mm((frames == value).float(), image.grid, places)
-        label, most, rest = torch.where(share > most, value, label), torch.maximum(share, most), rest - share
-    return torch.where(rest > most, 0.0, label)[:, :, None]
+    if interpolation == "onehot":
+        return sample_labels(frames, image.grid, places)[:, :, None]
+    mode = {"linear": "bilinear", "nearest": "nearest"}[interpolation]
+    return sample_mm(frames, image.grid, places, mode=mode)[:, :, None]
 
 
 def _settled(steps: Sequence[Transform], found: Tensor, wanted: Tensor, what: str) -> list[Note]:
@@ -219,10 +214,20 @@ def _source(path: Path, settings: WarpSettings, progress: Progress) -> tuple[Ima
         one = Image(Rows.subjects(1), data=data[None, :, None].float(), grid=grid)
         return one, values_used(values)
     image = _image(path, "image", settings, progress)
-    if settings.interpolation != "linear" and not bool(((image.data % 1 == 0) & (image.data >= 0)).all()):
+    if settings.interpolation != "linear" and not are_labels(image.data):
         raise InputError(f"{path.name}, which holds no labels", expected="whole numbers from 0 on, one per voxel",
                          remedy="take --interpolation linear")
     return image, {}
+
+
+def are_labels(data: Tensor) -> bool:
+    """Whether all values are whole numbers from 0 on, and not as many as an image has.
+
+    >>> are_labels(torch.tensor([0.0, 17.0])), are_labels(torch.arange(5000))
+    (True, False)
+    """
+    return (not data.is_complex() and bool(((data.float() % 1 == 0) & (data >= 0)).all())
+            and len(data.unique()) <= MOST_LABELS)
 
 
 def _image(path: Path, what: str, settings: WarpSettings, progress: Progress) -> Image:
