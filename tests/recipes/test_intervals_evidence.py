@@ -9,14 +9,15 @@ from firstread.recipes.evidence_intervals import (
     EVIDENTIAL,
     GROUPED,
     LAPLACE,
-    NAMES,
     PLAIN,
-    Cohort,
+    adaptation,
     cells_of,
     main,
     page,
 )
 from firstread.recipes.heart_tables import UNITS, Results
+from firstread.recipes.interval_cohort import NAMES, Cohort, pooled
+from firstread.recipes.interval_splits import split_section
 
 FEATURES = ("log_noise", "edges")
 
@@ -37,7 +38,8 @@ def made(seed, count, *, low=0.3, times=1.0, noise=0.0):
 
 def test_every_cell_of_exchangeable_subjects_holds_and_the_page_says_so():
     calibration, test = made(0, 90), made(1, 120)
-    text = page(calibration, test, {"the same": made(2, 60)}, command="python -m …", status="A trial.")
+    text = page(calibration, test, {"the same": made(2, 60)}, command="python -m …", status="A trial.",
+                splits=3)
     assert "A trial." in text and "Every cell is compatible with nominal coverage." in text
     assert all(name in text for name in (*NAMES, PLAIN, ENSEMBLE, GROUPED, LAPLACE, EVIDENTIAL))
     cells = cells_of(calibration, test)
@@ -54,13 +56,35 @@ def test_another_mix_fails_for_all_and_holds_by_third_of_the_measured_value():
 
 
 def test_an_unlike_scanner_is_refused_by_weighting_and_by_the_guard():
-    text = page(made(0, 90), made(1, 60), {"noisy": made(5, 60, noise=9.0)}, command="…", status="")
+    text = page(made(0, 90), made(1, 60), {"noisy": made(5, 60, noise=9.0)}, command="…", status="", splits=3)
     rows = [line for line in text.splitlines() if line.startswith("| noisy |")]
     assert len(rows) == 4 and all("refused: " in row and "60, 60 of 60" in row for row in rows)
 
 
+def test_over_splits_of_one_pool_the_mean_coverage_is_nominal():
+    text = split_section(pooled(made(0, 60), made(1, 120)), 60, level=0.9, splits=12)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()
+            if line.startswith(("| n", "| the"))]
+    shares = {(row[0], row[1]): float(row[3].split()[0]) for row in rows}
+    assert len(rows) == 3 * len(NAMES) and "180 subjects" in text and len(rows[0][2].split(",")) == 3
+    assert all(86 < share < 94.5 for (method, _), share in shares.items() if method != GROUPED)
+
+
+def test_adaptation_is_compared_on_the_same_subjects():
+    before, after = made(2, 12), made(2, 12)
+    for index, (old, new) in enumerate(zip(before.results.rows, after.results.rows, strict=True)):
+        old["index"], new["index"], new["adapted"], new["cpu_seconds"] = index, index, index < 7, 60.0
+        new["point"] = {name: value + 3.0 for name, value in new["point"].items()}
+    text = adaptation(made(0, 90), {"noisy": before}, {"noisy": Results(after.results.rows[:10])}, 20)
+    rows = [line for line in text.splitlines() if line.startswith("| noisy |")]
+    assert len(rows) == len(NAMES) and all("| 7 of 10 |" in row and " of 10, " in row for row in rows)
+    assert "at most 20 steps" in text and "60 s of one CPU" in text
+    change = [float(row.split("|")[8].split()[0]) for row in rows]
+    assert all(1 < each < 3 for each in change)
+
+
 def test_too_few_calibration_subjects_are_named(tmp_path, capsys):
     with pytest.raises(SettingError, match="19 or more"):
-        page(made(0, 40), made(1, 60), {}, command="…", status="")
+        page(made(0, 40), made(1, 60), {}, command="…", status="", splits=3)
     assert main(["-o", str(tmp_path), "--cache", str(tmp_path / "none")]) == 2
     assert "no folder none" in capsys.readouterr().err

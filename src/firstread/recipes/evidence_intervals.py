@@ -10,86 +10,42 @@ reconstruction that is fitted to each scan. Kill it, run it again, and it goes o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from firstread.core.errors import FirstreadError, InputError, SettingError
-from firstread.core.geometry import Grid
 from firstread.core.provenance import versions
-from firstread.core.records import Features, Image, Phenotypes, Rows
+from firstread.core.records import Features, Phenotypes
 from firstread.core.stage import Stage
 from firstread.recipes.evidence_heart import LEVEL, Job, in_turn, run_all
 from firstread.recipes.heart_subjects import Reader, Scanner
 from firstread.recipes.heart_tables import Results
 from firstread.recipes.interval_adaptation import AdaptedJob, adaptation_section, adaptation_table, adapted_rows
+from firstread.recipes.interval_cohort import NAMES, Cohort, cohort, pooled
 from firstread.recipes.interval_heads import drawn, evidential, features_of, laplace
+from firstread.recipes.interval_splits import SPLITS, split_section
 from firstread.trust.cells import Cell, coverage_cells, coverage_markdown, jointly
 from firstread.trust.compare import compare_intervals, comparison_markdown
-from firstread.trust.describe import DescribeImage
 from firstread.trust.intervals import ConformalIntervals, PlainIntervals, split_calibration
 from firstread.trust.mondrian import GroupIntervals, Groups, group_calibration
-from firstread.trust.scores import Scores, collect_scores
+from firstread.trust.scores import collect_scores
 from firstread.trust.shift import ShiftGuard, fit_novelty
 from firstread.trust.weighted import WeightedIntervals, fit_ratio
 
-NAMES = ("LVEF", "LVEDV", "LVM", "WT_Global")
 SHIFTS: Mapping[str, Scanner] = {"SNR 12 instead of 30": Scanner(snr=12.0),
                                  "10-fold instead of 6-fold": Scanner(acceleration=10.0),
                                  "4 coils instead of 8": Scanner(coils=4),
                                  "contrast to the power 0.6": Scanner(contrast=0.6)}
 PLAIN, ENSEMBLE, GROUPED = "the number alone", "normalized by the ensemble", "normalized, by third of measured EF"
 LAPLACE, EVIDENTIAL = "Laplace head", "evidential head"
-
-
-@dataclass(frozen=True, eq=False)
-class Cohort:
-    """Subjects of one family and scanner: their numbers, and features of their images ``[subject, feature]``."""
-
-    results: Results
-    features: Float[Tensor, "subject feature"]
-    names: tuple[str, ...]
-
-    def described(self) -> Features:
-        return Features(Rows.subjects(len(self.features)), self.features, self.names)
-
-    def truth(self) -> dict[str, Float[Tensor, " subject"]]:
-        every = self.results.truth()
-        return {name: every[name] for name in NAMES}
-
-    def part(self, start: int, end: int) -> Cohort:
-        """Some of the subjects."""
-        return Cohort(Results(self.results.rows[start:end]), self.features[start:end], self.names)
-
-    def scores(self, *, ensemble: bool) -> Scores:
-        about = f"simulation: {len(self.results.rows)} phantom hearts, from k-space"
-        return collect_scores(self.results.point(), self.results.members() if ensemble else None, self.truth(),
-                              calibrated_on=about, features=self.described())
-
-
-def cohort(scanner: Scanner, files: Sequence[Path]) -> Cohort:
-    """Numbers and image features of the subjects whose numbers are in ``files``; the images lie beside them."""
-    rows, described, names = [], [], ()
-    for file in files:
-        rows.append(json.loads(file.read_text(encoding="utf-8")))
-        with np.load(file.with_name(f"{file.stem[:-8]}.image.npz")) as stored:  # without the label of the measurement
-            data = torch.from_numpy(stored["image"])
-        spacing = (scanner.slice_thickness_mm + scanner.gap_mm, scanner.spacing_mm, scanner.spacing_mm)
-        grid = Grid.from_spacing((data.shape[3], data.shape[4], data.shape[5]), spacing)
-        found = DescribeImage()(Image(Rows.subjects(), data, grid))
-        described.append(found.data[0])
-        names = found.names
-    return Cohort(Results(rows), torch.stack(described), names)
 
 
 def made_intervals(calibration: Cohort, test: Cohort) -> dict[str, tuple[Phenotypes, Callable[[str, str], int]]]:
@@ -192,7 +148,7 @@ def adaptation(calibration: Cohort, shifted: Mapping[str, Cohort], fitted: Mappi
 
 
 def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, command: str, status: str,
-         fitted: Mapping[str, Results] | None = None, steps: int = 0) -> str:
+         fitted: Mapping[str, Results] | None = None, steps: int = 0, splits: int = SPLITS) -> str:
     """The evidence as Markdown; fitted: numbers of the other scanners' subjects after adaptation in ``steps`` steps."""
     methods = {method: [intervals] for method, (intervals, _) in made_intervals(calibration, test).items()}
     cells, scanner = cells_of(calibration, test), Scanner()
@@ -215,6 +171,8 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
     text.append("## Coverage in groups\n\nBand: where the share falls (95 %) if calibration and test subjects are "
                 f"exchangeable; p by Holm over all {len(cells)} cells of this page. {verdict}\n")
     text += [f"{method}\n\n{coverage_markdown([cell for of, cell in cells if of == method])}" for method in methods]
+    text.append(split_section(pooled(calibration, test), len(calibration.results.rows), level=LEVEL,
+                              splits=splits))
     if shifted:
         text.append("## Other scanners\n\nTest subjects scanned otherwise than the calibration subjects: coverage and "
                     "mean width of the ensemble's intervals, the same weighted by the likelihood ratio of image "
