@@ -101,7 +101,8 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
     progress(f"opening {source}")
     opened = open_file(source, axes=settings.axes, variable=settings.variable, spacing_mm=settings.spacing_mm,
                        series=settings.series, identify=settings.identify)
-    done, extra, basis, drawn = replace(opened.case, seed=settings.seed), (), None, {}
+    done, basis, drawn = replace(opened.case, seed=settings.seed), None, {}
+    extra: tuple[Note, ...] = ()
     if (reason := no_heart(done, opened.kind)) is not None:
         extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)
     else:

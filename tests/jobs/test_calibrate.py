@@ -157,6 +157,8 @@ def test_an_earlier_file_is_kept_unless_told(own, tmp_path):
         calibrate_to_file(readings, table, tmp_path / "own.json")
     assert (tmp_path / "own.json").read_text() == "earlier"
     calibrate_to_file(readings, table, tmp_path / "own.json", overwrite=True)
+    with pytest.raises(FirstreadError, match="choose another with -o"):
+        calibrate_to_file(readings, table, table / "own.json")
     assert open_calibration(tmp_path / "own.json").quantities
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -27,6 +27,7 @@ from firstread.core.case import Case
 from firstread.core.errors import FormatError, InputError
 from firstread.core.provenance import weights_hash
 from firstread.core.reading import Basis
+from firstread.core.records import Features, Image, KSpace, Phenotypes
 from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
 from firstread.nets.cascade import DeepCascade
@@ -115,6 +116,7 @@ def measurement(phase: Phase | None = None, calibration: Calibration | None = No
     writes = "phenotypes" if novelty is None else "phenotypes.intervals"
     harden, members, features = described(phase)
     point: tuple[Stage, ...] = (function.using(writes="phenotypes.point"),)
+    intervals: Stage
     if calibration.members == 0:
         intervals = PlainIntervals(calibration=calibration).using(reads={"point": "phenotypes.point"}, writes=writes)
     else:
@@ -131,15 +133,15 @@ def measurement(phase: Phase | None = None, calibration: Calibration | None = No
 
 def basis_of(case: Case) -> Basis | None:
     """What a calibration on a case needs, of one that :func:`heart_chain` has measured; None for several rows."""
-    point = case["phenotypes.point" if "phenotypes.point" in case else "phenotypes"]
-    members, features = case["phenotypes.members"], case["features"]
+    point = cast(Phenotypes, case["phenotypes.point" if "phenotypes.point" in case else "phenotypes"])
+    members, features = cast(Phenotypes, case["phenotypes.members"]), cast(Features, case["features"])
     if len(point.rows.subject) != 1:
         return None
     count = len(members.rows.subject)
     owner = member_rows(point.rows, members.rows, count)
     spreads = {name: member_spread(members.values.get(name), owner) for name in point.values}
     known = {name: float(spread[0]) for name, spread in spreads.items() if spread is not None}
-    data = case["kspace" if "kspace" in case else "image"]
+    data = cast(Image | KSpace, case["kspace" if "kspace" in case else "image"])
     return Basis(count, {name: spread for name, spread in known.items() if math.isfinite(spread)},
                  {name: float(value) for name, value in zip(features.names, features.data[0], strict=True)
                   if math.isfinite(float(value))}, frame_fingerprints(data))

@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,13 +196,14 @@ def _some(names: Sequence[str]) -> str:
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
     """JSON that is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", encoding="utf-8",
-                                         delete=False) as part:
-            json.dump(data, part, indent=1, sort_keys=True)
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)
+        part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}", expected="a place that can be written",
                           remedy="choose another with -o") from error
+    finally:
+        if part.is_file():
+            part.unlink()

@@ -83,7 +83,8 @@ def adaptation_table(called: str, before: Results, after: Results,
     rows = []
     for name in names:
         truth = before.truth()[name]
-        errors = [(one.point()[name].value - truth).abs()[:, None] for one in (before, after)]
+        errors = [(one.column(lambda row, n=name: row["point"].get(n)) - truth).abs()[:, None]
+                  for one in (before, after)]
         known = torch.isfinite(errors[0] + errors[1])[:, 0]
         change = (paired_difference(errors[1][known], errors[0][known]).text() if int(known.sum()) > 2 else "too few")
         rows.append(f"| {called} | {kept} of {len(after.rows)} | {name} | {_covered(plain, name, truth)} | "

@@ -104,8 +104,8 @@ def table(called: str, pairs: Mapping[str, tuple[Losses, Losses]], structures: S
 def page(calibration: Losses, test: Losses, shifted: Mapping[str, Losses], *, command: str) -> str:
     """The evidence as Markdown."""
     structures, scanner = list(test.rows[0]), Scanner()
-    split = {f"split {seed}": tuple(test.select(half) for half in halves(len(test.rows), seed))
-             for seed in range(SEEDS)}
+    half = {f"split {seed}": halves(len(test.rows), seed) for seed in range(SEEDS)}
+    split = {name: (test.select(first), test.select(second)) for name, (first, second) in half.items()}
     lines = [f"| structure | share | mean of {SPLITS} splits | 95 % of the splits | splits above {100 * RISK:.0f} % |",
              "|---|---|---|---|---|"]
     for structure in structures:
