@@ -111,11 +111,12 @@ def test_regularization_reaches_the_stage(kspace, tmp_path, monkeypatch, capsys)
     assert "regularization=0.5" in found["trail"][1]["settings"]
 
 
-def test_a_regularization_can_be_chosen_from_the_data(kspace, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("method", ["tv", "espirit"])
+def test_a_regularization_is_chosen_from_the_data_where_none_is_given(kspace, tmp_path, monkeypatch, capsys, method):
     np.save(tmp_path / "a.npy", kspace.data[0, 0, :, 0].numpy())
-    code, said = run(monkeypatch, capsys, "reconstruct", tmp_path / "a.npy", "--axes", "coil,y,x", "--method", "tv",
-                     "--regularization", "auto", "-o", tmp_path / "out")
-    assert code == 0, said
+    code, said = run(monkeypatch, capsys, "reconstruct", tmp_path / "a.npy", "--axes", "coil,y,x", "--method", method,
+                     "-o", tmp_path / "out")
+    assert code == 0 and "by sure" in said, said
     found = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
     assert any("by sure" in note["text"] for note in found["warnings"])
 

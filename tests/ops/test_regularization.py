@@ -6,8 +6,9 @@ import torch
 from firstread.core.errors import SettingError, SignalError
 from firstread.ops.regularization import (
     by_corner,
+    by_descent,
     by_discrepancy,
-    by_lowest,
+    cartesian_radius,
     monte_carlo_divergence,
     outer_noise_variance,
     predicted_risk,
@@ -32,12 +33,12 @@ def test_discrepancy_finds_the_crossing_of_every_row():
 
 def test_the_lowest_risk_lies_between_grid_points():
     best = torch.tensor([0.037, 2.2]).double()
-    made = by_lowest(lambda v: (v.log() - best.log()) ** 2, best, **RANGE)
+    made = by_descent(lambda v: (v.log() - best.log()) ** 2, torch.ones(2).double(), **RANGE)
     assert torch.allclose(made, best)
 
 
 def test_an_end_is_given_where_the_risk_falls_to_it():
-    made = by_lowest(lambda v: v, torch.ones(1).double(), **RANGE)
+    made = by_descent(lambda v: v, torch.ones(1).double(), **RANGE)
     assert torch.allclose(made, torch.tensor([1e-4]).double())
 
 
@@ -69,7 +70,7 @@ def test_stein_s_estimate_is_the_true_error_and_finds_its_minimum():
     weight = torch.tensor([0.3, 0.3]).double()
     error = (made(weight)(y) - truth).abs().square().mean(dim=1)
     assert torch.allclose(risk(weight), error, rtol=0.1)
-    chosen = by_lowest(risk, variance, lowest=0.02, highest=10.0)
+    chosen = by_descent(risk, weight, lowest=0.02, highest=10.0, factor=2.0)
     # the best λ of this shrinkage is σ² / E|x|², here σ²
     assert torch.allclose(chosen, variance, rtol=0.25)
 
@@ -81,10 +82,10 @@ def test_noise_of_outer_kspace():
     noise = torch.randn(2, 2, 3, 1, 64, 64, dtype=torch.complex64, generator=generator)
     data = signal + noise * torch.tensor([0.2, 2.0]).reshape(2, 1, 1, 1, 1, 1)
     mask = torch.rand(2, 2, 1, 1, 64, 1, generator=generator).expand(-1, -1, -1, -1, -1, 64) < 0.5
-    found = outer_noise_variance(mask * data, mask, (-2, -1))
+    found = outer_noise_variance(mask * data, mask, cartesian_radius(data, (-2, -1)))
     assert torch.allclose(found, torch.tensor([0.04, 4.0]), rtol=0.1)
     with pytest.raises(SignalError, match="zero"):
-        outer_noise_variance(torch.zeros_like(data), mask, (-2, -1))
+        outer_noise_variance(torch.zeros_like(data), mask, cartesian_radius(data, (-2, -1)))
 
 
 def test_refuses_an_empty_range():
@@ -92,5 +93,5 @@ def test_refuses_an_empty_range():
     for wrong in ({"lowest": 0.0, "highest": 1.0}, {"lowest": 1.0, "highest": 0.5}):
         with pytest.raises(SettingError, match="λ from"):
             by_discrepancy(lambda v: v, like, **wrong)
-    with pytest.raises(SettingError, match="3 values"):
-        by_lowest(lambda v: v, like, steps=3, **RANGE)
+    with pytest.raises(SettingError, match="factor"):
+        by_descent(lambda v: v, like, factor=1.0, **RANGE)

@@ -13,10 +13,13 @@ from firstread.core.errors import SettingError, SignalError
 from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Rows
+from firstread.ops.encoding import CartesianEncoding
 from firstread.ops.minimize import LeastSquares
+from firstread.ops.regularization import cartesian_radius
+from firstread.reconstruct.choice import noise_variance, part_of
 from firstread.reconstruct.iterative import CGSense, SpatialTV, TemporalTV
-from firstread.reconstruct.problem import problem_of
-from firstread.reconstruct.regularized import Regularized, noise_variance
+from firstread.reconstruct.problem import Problem, problem_of
+from firstread.reconstruct.regularized import Regularized
 from firstread.reconstruct.sparse import LocallyLowRank, LowRankPlusSparse, Wavelet
 
 SIZE = 48
@@ -78,6 +81,32 @@ def test_noise_is_known_from_its_scan_or_from_outer_kspace():
     known = noise_variance(noisy)
     estimated = noise_variance(replace(noisy, noise_covariance=None))
     assert known.item() == pytest.approx(estimated.item(), rel=0.15)
+
+
+def test_an_unknown_noise_level_takes_the_usual_weight_and_says_so():
+    """Filled k-space: measured by its mask, but zero far out."""
+    near = cartesian_radius(SCANS[1].data, (-2, -1)) < 1
+    filled = replace(SCANS[1], noise_covariance=None, data=SCANS[1].data * near)
+    with torch.no_grad():
+        made = SpatialTV(regularization=None, iterations=2)(filled)
+        usual = SpatialTV(iterations=2)(filled)
+    assert torch.equal(made.data, usual.data)
+    assert made.notes[0].severity == "warning" and "noise level is not known" in made.notes[0].text
+
+
+def test_a_part_is_enough_to_choose_a_weight():
+    """Of slices, frames and fully sampled columns: those of most energy, with their own coils and lines."""
+    torch.manual_seed(0)
+    shape = torch.zeros(1, 5, 2, 3, 6, 100, dtype=torch.complex64)
+    data = torch.randn_like(shape) * (1 + 9 * (torch.arange(100) >= 30) * (torch.arange(100) < 94))
+    data[:, :, :, 1] *= 3
+    maps, mask = torch.randn(1, 1, 2, 3, 6, 100, dtype=torch.complex64), torch.rand(1, 5, 1, 1, 6, 1)
+    problem = Problem(data, CartesianEncoding(mask=mask, sensitivities=maps, fourier_axes=("y",)))
+    part = part_of(problem, together=False)
+    assert torch.equal(part.measured, data[:, [1, 3], :, 1:2, :, 30:94])
+    assert torch.equal(part.encoding.sensitivities, maps[:, :, :, 1:2, :, 30:94])
+    assert torch.equal(part.encoding.mask, mask[:, [1, 3]])
+    assert part_of(problem, together=True).measured.shape[1] == 5
 
 
 def test_discrepancy_refuses_a_model_that_misses_the_noise():

@@ -18,19 +18,19 @@ from firstread.core.stage import Chain, Stage
 from firstread.nets.cascade import DeepCascade
 from firstread.nets.varnet import VariationalNetwork
 from firstread.reconstruct.cascade import Cascade
+from firstread.reconstruct.choice import Choice
 from firstread.reconstruct.direct import CombineCoils, ZeroFilled
 from firstread.reconstruct.espirit import Espirit
 from firstread.reconstruct.grappa import Grappa
 from firstread.reconstruct.iterative import CGSense, SpatialTV, TemporalTV
 from firstread.reconstruct.noncartesian import Gridding
 from firstread.reconstruct.partial_fourier import POCS, Homodyne
-from firstread.reconstruct.regularized import Choice
 from firstread.reconstruct.sparse import LocallyLowRank, LowRankPlusSparse, Wavelet
 from firstread.reconstruct.varnet import VarNet
 from firstread.zoo.store import load
 
 Weight = float | str | None
-DEFAULT = "cs"
+DEFAULT, AUTOMATIC = "cs", "sure"
 CHOICES: tuple[str, ...] = get_args(Choice)
 
 
@@ -38,16 +38,14 @@ CHOICES: tuple[str, ...] = get_args(Choice)
 class Method:
     """A way from k-space to image.
 
-    summary: one line; build: its stages, from a regularization (a number; a way to choose it; None: the default);
-    default: that default in words, None for a method without a regularization; automatic: it can be chosen from the
-    data; coils, frames: how many are needed at least; trajectory: takes k-space along a trajectory; caution: what a
-    reader of its images must know.
+    summary: one line; build: its stages, from a regularization (a number, or a way to choose it; None: by ``sure``);
+    relative: what a number is relative to, None for a method without a regularization; coils, frames: how many are
+    needed at least; trajectory: takes k-space along a trajectory; caution: what a reader of its images must know.
     """
 
     summary: str
     build: Callable[[Weight], tuple[Stage, ...]]
-    default: str | None = None
-    automatic: bool = False
+    relative: str | None = None
     coils: int = 1
     frames: int = 1
     trajectory: bool = False
@@ -60,12 +58,8 @@ def _fixed(*stages: Callable[[], Stage]) -> Callable[[Weight], tuple[Stage, ...]
 
 def _weighted(stage: Callable[..., Stage], *before: Callable[[], Stage]) -> Callable[[Weight], tuple[Stage, ...]]:
     def build(weight: Weight) -> tuple[Stage, ...]:
-        if weight is None:
-            last = stage()
-        elif isinstance(weight, str):
-            last = stage(regularization=None, choice=weight)
-        else:
-            last = stage(regularization=weight)
+        chosen = AUTOMATIC if weight is None else weight
+        last = stage(regularization=None, choice=chosen) if isinstance(chosen, str) else stage(regularization=chosen)
         return (*(make() for make in before), last)
 
     return build
@@ -83,29 +77,27 @@ def _varnet() -> Stage:
 
 _SIMULATED = "Learned from simulated hearts: on other anatomy and contrast it was not measured."
 _GENERAL = "Learned from simulated objects and coils: it may smooth detail, or show some that was not measured."
-_BRIGHTNESS = "λ = {} of the image's brightness"
+_BRIGHTNESS, _EIGENVALUE = "the image's brightness", "EᴴE's largest eigenvalue"
 
 METHODS: Mapping[str, Method] = MappingProxyType({
     "zero-filled": Method("what was not measured is zero", _fixed(ZeroFilled)),
     "gridding": Method("adjoint with density compensation, for trajectories", _fixed(Gridding), trajectory=True),
     "sense": Method("least squares over the coils by conjugate gradients, min ‖Ex - y‖² + λ‖x‖²", _weighted(CGSense),
-                    "λ = 0.01 of EᴴE's largest eigenvalue", coils=2, trajectory=True),
-    "espirit": Method("ESPIRiT coil maps, then as sense", _weighted(CGSense, Espirit),
-                      "λ = 0.01 of EᴴE's largest eigenvalue", coils=2),
+                    _EIGENVALUE, coils=2, trajectory=True),
+    "espirit": Method("ESPIRiT coil maps, then as sense", _weighted(CGSense, Espirit), _EIGENVALUE, coils=2),
     "grappa": Method("missing lines filled by kernels fitted on the centre", _fixed(Grappa, CombineCoils), coils=2),
     "homodyne": Method("partial Fourier by homodyne detection", _fixed(Homodyne, CombineCoils)),
     "pocs": Method("partial Fourier by projections onto convex sets", _fixed(POCS, CombineCoils)),
     "tv": Method("least squares with in-plane total variation, frame by frame", _weighted(SpatialTV),
-                 _BRIGHTNESS.format(0.02), automatic=True, trajectory=True),
+                 _BRIGHTNESS, trajectory=True),
     "temporal-tv": Method("least squares with total variation along time", _weighted(TemporalTV),
-                          _BRIGHTNESS.format(0.03), automatic=True, frames=2, trajectory=True),
-    "wavelet": Method("least squares with sparse wavelet coefficients", _weighted(Wavelet), _BRIGHTNESS.format(0.01),
-                      automatic=True, trajectory=True),
+                          _BRIGHTNESS, frames=2, trajectory=True),
+    "wavelet": Method("least squares with sparse wavelet coefficients", _weighted(Wavelet), _BRIGHTNESS,
+                      trajectory=True),
     "llr": Method("least squares with blocks of low rank over time", _weighted(LocallyLowRank),
-                  "λ = 0.004 of the image's brightness times (block side + √frames)", automatic=True, frames=2,
-                  trajectory=True),
-    "lowrank-sparse": Method("low rank plus sparse over time", _weighted(LowRankPlusSparse), _BRIGHTNESS.format(0.005),
-                             automatic=True, frames=2, trajectory=True),
+                  f"{_BRIGHTNESS} times (block side + √frames)", frames=2, trajectory=True),
+    "lowrank-sparse": Method("low rank plus sparse over time", _weighted(LowRankPlusSparse), _BRIGHTNESS,
+                             frames=2, trajectory=True),
     "cascade": Method("deep cascade with data consistency, default weight", _fixed(_cascade), caution=_SIMULATED),
     "varnet": Method("variational network, frame by frame, default weight", _fixed(_varnet), coils=2, caution=_GENERAL),
 })
@@ -137,32 +129,33 @@ def method_of(name: str, kspace: KSpace) -> str:
     return name
 
 
-def regularization_of(text: str | None, name: str, kspace: KSpace) -> Weight:
-    """A regularization as a user states it: a number, ``auto`` or a way to choose it; None for the default.
+def regularization_of(text: str | None, name: str) -> Weight:
+    """A regularization as a user states it: a number or a way to choose it; None and ``auto``: by ``sure``.
 
-    ``auto``: Stein's unbiased risk for Cartesian data, the L-curve along a trajectory. Raises SettingError for a number
-    that is negative or not finite, and for what the method does not have.
+    Raises SettingError for a number that is negative or not finite, and for what the method does not have.
     """
     if text is None:
         return None
     method = METHODS[name]
-    having = ", ".join(n for n, m in METHODS.items() if m.default is not None)
-    wrong = SettingError(f"regularization {text} for method {name!r}", expected=f"a number of zero or more, for one of "
-                         f"{having}; or auto, {', '.join(CHOICES)} where it can be chosen", remedy="correct it, "
-                         "or leave --regularization out")
-    if method.automatic and text in ("auto", *CHOICES):
-        return text if text != "auto" else "sure" if kspace.trajectory is None else "l-curve"
+    having = ", ".join(n for n, m in METHODS.items() if m.relative is not None)
+    wrong = SettingError(f"regularization {text} for method {name!r}", expected=f"a number of zero or more, auto, "
+                         f"{', '.join(CHOICES)}, for one of {having}", remedy="correct it, or leave --regularization "
+                         "out")
+    if method.relative is not None and text in ("auto", *CHOICES):
+        return AUTOMATIC if text == "auto" else text
     try:
         weight = float(text)
     except ValueError:
         raise wrong from None
-    if method.default is None or not 0 <= weight < float("inf"):
+    if method.relative is None or not 0 <= weight < float("inf"):
         raise wrong
     return weight
 
 
 def reconstruct_chain(name: str, weight: Weight = None, *, trajectory: bool = False) -> Chain:
     """The chain of ``firstread reconstruct``: the zero-filled (or gridded) image is kept beside that of ``name``.
+
+    weight: a number, or a way to choose one from the data; None: by ``sure``. The image's notes say what was chosen.
 
     >>> print(reconstruct_chain("sense").describe())
     zero_filled(kspace: KSpace) -> zero_filled
@@ -190,7 +183,7 @@ def methods_table() -> str:
              f"{COMPRESSED_SENSING['a cine']} for a cine (the default)"]
     for name, method in METHODS.items():
         needs = [f"{n} {what} or more" for n, what in ((method.coils, "coils"), (method.frames, "frames")) if n > 1]
-        extra = [f"default {method.default}{', or chosen: auto' if method.automatic else ''}"] if method.default else []
+        extra = [f"λ relative to {method.relative}; absent: chosen from the data"] if method.relative else []
         extra += [f"needs {', '.join(needs)}"] if needs else []
         extra += ["also along a trajectory"] if method.trajectory and name != "gridding" else []
         lines.append(f"{name:15} {method.summary}" + (f" ({'; '.join(extra)})" if extra else ""))

@@ -22,8 +22,8 @@ def reconstruct(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the result.")] = None,
     method: Annotated[str | None, typer.Option(help="A name of --list-methods; absent: cs, of CT fbp, of PET "
                                                "osem.")] = None,
-    regularization: Annotated[str | None, typer.Option(help="A number, auto, discrepancy, sure or l-curve; "
-                                                       "absent: the method's default.")] = None,
+    regularization: Annotated[str | None, typer.Option(help="A number, sure, discrepancy or l-curve; absent: "
+                                                       "sure, of CT and PET the method's default.")] = None,
     trajectory: Annotated[Path | None, typer.Option(help="Places of samples along a trajectory, in cycles per field of "
                                                     "view: .npy or .mat (shot, sample, yx), BART .cfl.")] = None,
     matrix: Annotated[str | None, typer.Option(help="Image size y,x or z,y,x along a trajectory.")] = None,

@@ -35,12 +35,12 @@ Progress = Callable[[str], None]
 class Settings:
     """What a user can say about a reconstruction.
 
-    method: ``cs``, a name of ``chains.reconstruct.METHODS``, for CT and PET of ``chains.rays.METHODS``; None for the
-    default (``cs``, ``fbp``, ``osem``); regularization: a number, ``auto`` or a way to choose
-    it, None for the method's default; trajectory: the file with the places of samples along one; matrix: (y, x) or
-    (z, y, x) of the image then; axes: of an array file; variable: of a .mat file; spacing_mm: (z, y, x) where the
-    file has none; complex_parts: write real and imaginary part too; identify: keep the patient module in DICOM; seed:
-    of all draws.
+    method: ``cs``, a name of ``chains.reconstruct.METHODS``, for CT and PET of ``chains.rays.METHODS``; None for
+    the default (``cs``, ``fbp``, ``osem``); regularization: a number or a way to choose one, None: chosen from
+    k-space by ``sure``, of CT and PET the method's default; trajectory: the file with the places of samples along
+    one; matrix: (y, x) or (z, y, x) of the image then; axes: of an array file; variable: of a .mat file;
+    spacing_mm: (z, y, x) where the file has none; complex_parts: write real and imaginary part too; identify: keep
+    the patient module in DICOM; seed: of all draws.
     """
 
     method: str | None = None
@@ -71,6 +71,9 @@ def reconstruct(source: Path, settings: Settings | None = None, *, progress: Pro
     with torch.inference_mode():
         done = chain(replace(opened.case, seed=settings.seed),
                      watch=lambda stage: progress(f"  {stage.name.replace('_', ' ')}"))
+    for note in done.notes:
+        if note.code == "regularization":
+            progress(f"  {note.text}")
     return Reading(done, opened.person, source.name if settings.identify else f"{opened.kind} input", opened.kind,
                    file_hash(source), versions(), time.perf_counter() - started, peak_memory_mb(),
                    (*done.notes, *cautions))
@@ -87,7 +90,7 @@ def chosen_chain(opened: Opened, settings: Settings, name: str, progress: Progre
                          "them, if it is k-space (--axes coil,y,x)" if opened.kind in ("npy", "MATLAB")
                          else "give raw data")
     method = method_of(settings.method or DEFAULT, raw)
-    weight = regularization_of(settings.regularization, method, raw)
+    weight = regularization_of(settings.regularization, method)
     last = "z, y, x" if raw.trajectory is None else "z, shot, sample"
     progress(f"  {' x '.join(map(str, raw.data.shape[1:]))} (time, coil, {last}), method {method}")
     caution = METHODS[method].caution

@@ -34,17 +34,36 @@ def by_discrepancy(misfit: Callable[[Tensor], Tensor], target: Float[Tensor, " b
     return ((low + high) / 2).exp()
 
 
-def by_lowest(risk: Callable[[Tensor], Tensor], like: Float[Tensor, " batch"], *, lowest: float, highest: float,
-              steps: int = 9) -> Float[Tensor, " batch"]:
-    """The λ of the lowest risk: of ``steps`` values, then the vertex of the parabola through the best and its
-    neighbours in log λ.
+def by_descent(risk: Callable[[Tensor], Tensor], start: Float[Tensor, " batch"], *, lowest: float, highest: float,
+               factor: float = 10**0.5) -> Float[Tensor, " batch"]:
+    """The λ of the lowest risk, downhill from ``start`` in steps of ``factor`` until it rises on both sides or the
+    range ends; then the vertex of the parabola through the last three values in log λ.
 
-    >>> by_lowest(lambda v: (v.log() + 2) ** 2, torch.ones(1), lowest=1e-3, highest=1.0).log().round(decimals=4)
+    risk: of one λ for each batch row, with one valley. Each row goes its own way; three values at least.
+
+    >>> by_descent(lambda v: (v.log() + 2) ** 2, torch.ones(1), lowest=1e-3, highest=10.0).log().round(decimals=4)
     tensor([-2.])
     """
-    logs = _grid(lowest, highest, steps).to(like)
-    values = torch.stack([risk(v.exp().expand_as(like)) for v in logs])
-    return _vertex(logs, values).exp()
+    _check(lowest, highest, 1)
+    if not factor > 1:
+        raise SettingError(f"steps of a factor {factor}", expected="more than one", remedy="raise `factor`")
+    step = torch.tensor(factor, dtype=torch.float64).log().to(start)
+    low, high = (torch.tensor(v, dtype=torch.float64).log().to(start) for v in (lowest, highest))
+    middle = start.log().clamp(low, high)
+    below, at, above = (risk((middle + k * step).exp()) for k in (-1, 0, 1))
+    while True:
+        left = (below < at) & (below <= above) & (middle > low)
+        right = (above < at) & (above < below) & (middle < high)
+        if not bool((left | right).any()):
+            break
+        middle = middle + step * (right.to(start) - left.to(start))
+        new = risk((middle + step * (right.to(start) - left.to(start))).exp())
+        below, at, above = (torch.where(left, new, torch.where(right, at, below)),
+                            torch.where(left, below, torch.where(right, above, at)),
+                            torch.where(left, at, torch.where(right, new, above)))
+    bend = below - 2 * at + above
+    shift = torch.where(bend > 0, (below - above) / (2 * bend).clamp_min(torch.finfo(bend.dtype).tiny), 0 * bend)
+    return (middle + shift.clamp(-1, 1) * step).clamp(low, high).exp()
 
 
 def by_corner(curve: Callable[[Tensor], tuple[Tensor, Tensor]], like: Float[Tensor, " batch"], *, lowest: float,
@@ -90,24 +109,21 @@ def monte_carlo_divergence(predict: Callable[[Tensor], Tensor], y: Complex[Tenso
 
 
 def outer_noise_variance(data: Complex[Tensor, "batch time coil z y x"], mask: Bool[Tensor, "batch time 1 z y x"],
-                         dims: tuple[int, ...], *, share: float = 0.1) -> Float[Tensor, " batch"]:
+                         radius: Float[Tensor, "#batch #time 1 #z #y #x"], *, share: float = 0.1
+                         ) -> Float[Tensor, " batch"]:
     """The variance of complex noise from the outermost ``share`` of the measured samples, where signal has faded.
 
-    The median of ``|y|²`` over ``ln 2`` (that of an exponential law) of every coil, averaged. dims: the Fourier axes.
+    The median of ``|y|²`` over ``ln 2`` (that of an exponential law) of every coil, averaged. radius: how far out each
+    sample lies.
 
     Raises SignalError where those samples are zero (filled, not measured).
     """
-    radius = torch.zeros((), dtype=data.real.dtype, device=data.device)
-    for dim in dims:
-        n = data.shape[dim]
-        k = (torch.arange(n, dtype=radius.dtype, device=data.device) - n // 2) / max(n / 2, 1)
-        radius = radius + k.square().reshape(-1, *[1] * (-dim - 1))
     found = []
-    for row, sampled in zip(data, mask, strict=True):
-        distance = radius.expand(sampled.shape)[sampled]
+    for row, sampled, far in zip(data, mask, radius.expand(mask.shape), strict=True):
+        distance = far[sampled]
         count = max(int(share * distance.numel()), 1)
         limit = distance.kthvalue(distance.numel() - count + 1).values
-        outer = sampled & (radius >= limit)
+        outer = sampled & (far >= limit)
         power = torch.stack([(c[outer] * c[outer].conj()).real.median() for c in row.split(1, dim=1)])
         found.append(power.mean() / torch.log(torch.tensor(2.0)).to(power))
     variance = torch.stack(found)
@@ -115,6 +131,21 @@ def outer_noise_variance(data: Complex[Tensor, "batch time coil z y x"], mask: B
         raise SignalError("outer k-space that is zero", expected="measured samples there, with noise",
                           remedy="give the noise covariance, or the regularization itself")
     return variance
+
+
+def cartesian_radius(data: Complex[Tensor, "batch time coil z y x"], dims: tuple[int, ...]
+                     ) -> Float[Tensor, "1 1 1 _ _ _"]:
+    """``Σ_d (2 k_d / N_d)²`` of every sample along the Fourier axes ``dims``.
+
+    >>> cartesian_radius(torch.zeros(1, 1, 1, 1, 1, 4) + 0j, (-1,)).flatten()
+    tensor([1.0000, 0.2500, 0.0000, 0.2500])
+    """
+    radius = torch.zeros(1, 1, 1, 1, 1, 1, dtype=data.real.dtype, device=data.device)
+    for dim in dims:
+        n = data.shape[dim]
+        k = (torch.arange(n, dtype=radius.dtype, device=data.device) - n // 2) / max(n / 2, 1)
+        radius = radius + k.square().reshape(-1, *[1] * (-dim - 1))
+    return radius
 
 
 def _grid(lowest: float, highest: float, steps: int) -> Tensor:

@@ -83,16 +83,18 @@ def varnet() -> Stage:
 
 
 def methods_for_coils() -> Methods:
-    """What is compared on multi-coil data: stages in a row, each with its default settings but for λ by SURE."""
+    """What is compared on multi-coil data: stages in a row, with the usual λ and with λ by SURE (the command's)."""
     return {"zero-filled": (ZeroFilled(),),
             "GRAPPA": (Grappa(), CombineCoils()),
             "SENSE, low-resolution maps": (CGSense(),),
             "SENSE, ESPIRiT maps": (Espirit(), CGSense()),
+            "SENSE, ESPIRiT maps, λ by SURE": (Espirit(), CGSense(regularization=None)),
             "SENSE, soft ESPIRiT (2 sets)": (Espirit(sets=2), CGSense()),
             "spatial TV, low-resolution maps": (SpatialTV(),),
             "spatial TV, ESPIRiT maps": (Espirit(), SpatialTV()),
             "spatial TV, ESPIRiT maps, λ by SURE": (Espirit(), SpatialTV(regularization=None)),
             "wavelet, ESPIRiT maps": (Espirit(), Wavelet()),
+            "wavelet, ESPIRiT maps, λ by SURE": (Espirit(), Wavelet(regularization=None)),
             "VarNet (ours, simulation only)": (varnet(),),
             "cascade (ours, simulated hearts)": (cascade(),)}
 
@@ -102,7 +104,8 @@ def methods_for_one_coil(folder: Path) -> Methods:
     with np.load(folder / "deep_cascade" / "d5_c5.npz") as arrays:
         published = Cascade(network=d5_c5_from_arrays(arrays))
     return {"zero-filled": (ZeroFilled(),), "spatial TV": (SpatialTV(),),
-            "wavelet": (Wavelet(),),
+            "spatial TV, λ by SURE": (SpatialTV(regularization=None),),
+            "wavelet": (Wavelet(),), "wavelet, λ by SURE": (Wavelet(regularization=None),),
             "cascade (ours, simulated hearts)": (cascade(),), "D5-C5 (published weights)": (published,)}
 
 
@@ -220,10 +223,11 @@ Single images, fully sampled, undersampled afterwards along y, {masks} random ma
 peak of PSNR and SSIM is the largest value of the reference. Cells: mean [lowest, highest] over images and masks.
 
 Coil maps and kernels are estimated from the undersampled data: low-resolution images of the centre, or
-[ESPIRiT](../coils.md) with one or two sets of maps. Regularization is each stage's default, chosen on phantoms (a few
-weights were looked at on two of these images before), or chosen for each image by Stein's unbiased risk estimate
-("λ by SURE"). The rule by which ESPIRiT lowers its crop where calibration lines are few was found on the brain below,
-with two of its masks. No network was trained on these data: ours saw simulation alone.
+[ESPIRiT](../coils.md) with one or two sets of maps. Regularization is the usual number of each stage, chosen on
+phantoms (a few weights were looked at on two of these images before), or found for each image by Stein's unbiased
+risk estimate ("λ by SURE"): what `firstread reconstruct` does when no number is given. The rule by which ESPIRiT
+lowers its crop where calibration lines are few was found on the brain below, with two of its masks. No network was
+trained on these data: ours saw simulation alone.
 
 No raw cine could be had: nothing here was measured on multi-coil k-space of a beating heart.
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
 from firstread.ops.minimize import LeastSquares, Solution
 from firstread.ops.solve import solve
 from firstread.ops.variation import PLANE, TIME, solve_total_variation, total_variation
+from firstread.reconstruct.choice import Choice, Penalized, automatic_weight
 from firstread.reconstruct.noncartesian import any_problem_of
 from firstread.reconstruct.problem import image_from, independent_axes
-from firstread.reconstruct.regularized import Choice, Regularized
+from firstread.reconstruct.regularized import Regularized, check_settings
 
 
 class CGSense(Stage):
     """Regularized least squares by conjugate gradients, frame by frame: ``min_x ‖E x - y‖² + λ ‖x‖²``.
 
-    regularization: λ, relative to the largest possible eigenvalue of EᴴE.
+    regularization: λ, relative to the largest possible eigenvalue of EᴴE, or None: ``choice`` finds it
+        (``Regularized``), with a note.
     iterations, tolerance: when to stop (the relative residual of every frame below the tolerance).
 
     Reads a KSpace, writes the complex Image "reconstruction". The gradient is that of the solution, by one more solve.
@@ -29,22 +31,37 @@ class CGSense(Stage):
     """
 
     result = "reconstruction"
+    usual = 1e-2
 
-    def __init__(self, *, regularization: float | int = 1e-2, iterations: int = 30, tolerance: float | int = 1e-4,
-                 calibration_lines: int = 32):
+    def __init__(self, *, regularization: float | int | None = usual, iterations: int = 30,
+                 tolerance: float | int = 1e-4, choice: Choice = "sure", calibration_lines: int = 32):
         super().__init__()
-        if regularization < 0 or iterations < 1 or tolerance < 0:
-            raise SettingError(f"regularization {regularization}, {iterations} iterations, tolerance {tolerance}",
-                               expected="λ ≥ 0, one iteration or more, tolerance ≥ 0", remedy="correct the setting")
+        check_settings(regularization, iterations, tolerance, choice)
         self.regularization, self.iterations, self.tolerance = regularization, iterations, tolerance
-        self.calibration_lines = calibration_lines
+        self.choice, self.calibration_lines = choice, calibration_lines
 
     def forward(self, kspace: KSpace) -> Image:
         problem = any_problem_of(kspace, calibration_lines=self.calibration_lines)
-        weight = self.regularization * problem.encoding.bound()
-        image = solve(lambda x: problem.encoding.gram(x) + weight * x, problem.rhs(), iterations=self.iterations,
-                      tolerance=self.tolerance, systems=independent_axes(problem.encoding))
-        return image_from(kspace, image)
+        systems, bound, notes = independent_axes(problem.encoding), problem.encoding.bound(), []
+
+        def image(fit: LeastSquares, relative: Tensor) -> Tensor:
+            weight = relative.reshape(-1, *[1] * 5) * bound
+            return solve(lambda x: fit.gram(x) + weight * x, fit.rhs, iterations=self.iterations,
+                         tolerance=self.tolerance, systems=systems)
+
+        if self.regularization is None:
+            method = Penalized(image, _energy, self.usual, together=False)
+            relative, note = automatic_weight(kspace, problem, method, self.choice, self.name)
+            notes.append(note)
+        else:
+            relative = torch.full((1,), self.regularization, dtype=problem.measured.real.dtype,
+                                  device=problem.measured.device)
+        made = image(LeastSquares(problem.encoding.gram, problem.rhs(), bound), relative)
+        return image_from(kspace, made).noted(*notes)
+
+
+def _energy(x: Tensor) -> Tensor:
+    return torch.view_as_real(x).square().flatten(1).sum(dim=1)
 
 
 class _TotalVariation(Regularized):
@@ -71,9 +88,9 @@ class TemporalTV(_TotalVariation):
     Reads a KSpace, writes the complex Image "reconstruction". The gradient runs through the iterations.
     """
 
-    dims = TIME
+    dims, usual, together = TIME, 3e-2, True
 
-    def __init__(self, *, regularization: float | int | None = 3e-2, iterations: int = 60,
+    def __init__(self, *, regularization: float | int | None = usual, iterations: int = 60,
                  tolerance: float | int = 1e-4, choice: Choice = "sure", calibration_lines: int = 32):
         super().__init__(regularization=regularization, iterations=iterations, tolerance=tolerance, choice=choice,
                          calibration_lines=calibration_lines)
@@ -87,9 +104,9 @@ class SpatialTV(_TotalVariation):
     Reads a KSpace, writes the complex Image "reconstruction".
     """
 
-    dims = PLANE
+    dims, usual, together = PLANE, 2e-2, False
 
-    def __init__(self, *, regularization: float | int | None = 2e-2, iterations: int = 100,
+    def __init__(self, *, regularization: float | int | None = usual, iterations: int = 100,
                  tolerance: float | int = 1e-4, choice: Choice = "sure", calibration_lines: int = 32):
         super().__init__(regularization=regularization, iterations=iterations, tolerance=tolerance, choice=choice,
                          calibration_lines=calibration_lines)

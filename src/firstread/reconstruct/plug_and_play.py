@@ -17,9 +17,9 @@ from firstread.nets.score import SPREAD, Denoiser, denoise
 from firstread.ops.encoding import CartesianEncoding, combine
 from firstread.ops.minimize import Solution
 from firstread.ops.solve import conjugate_gradient
+from firstread.reconstruct.choice import noise_variance
 from firstread.reconstruct.learned import settings_of
 from firstread.reconstruct.problem import image_from, independent_axes, problem_of
-from firstread.reconstruct.regularized import noise_variance
 
 
 def data_step(encoding: CartesianEncoding, rhs: Complex[Tensor, "batch time 1 z y x"],

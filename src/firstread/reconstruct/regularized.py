@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
-from typing import Literal, get_args
+from copy import copy
+from typing import ClassVar, get_args
 
-import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from firstread.core.errors import SettingError, SignalError
+from firstread.core.errors import SettingError
 from firstread.core.records import Image, KSpace, Note
 from firstread.core.stage import Stage
-from firstread.ops.fourier import dimensions
 from firstread.ops.minimize import LeastSquares, Solution
-from firstread.ops.regularization import (
-    by_corner,
-    by_discrepancy,
-    by_lowest,
-    monte_carlo_divergence,
-    outer_noise_variance,
-    predicted_risk,
-)
+from firstread.reconstruct.choice import Choice, Penalized, automatic_weight
 from firstread.reconstruct.noncartesian import any_problem_of
 from firstread.reconstruct.problem import Problem, image_from
 
-Choice = Literal["discrepancy", "sure", "l-curve"]
-LOWEST, HIGHEST = 1e-4, 1.0
+SEARCH_ITERATIONS = 40
 
 
 class Regularized(Stage, ABC):
@@ -43,16 +33,14 @@ class Regularized(Stage, ABC):
     """
 
     result = "reconstruction"
+    usual: ClassVar[float]
+    together: ClassVar[bool]
+    """The λ that suits most data, and whether the penalty couples frames."""
 
     def __init__(self, *, regularization: float | int | None, iterations: int, tolerance: float | int,
                  choice: Choice, calibration_lines: int):
         super().__init__()
-        if (regularization is not None and regularization < 0) or iterations < 1 or not tolerance >= 0:
-            raise SettingError(f"regularization {regularization}, {iterations} iterations, tolerance {tolerance}",
-                               expected="λ ≥ 0, one iteration or more, tolerance ≥ 0", remedy="correct the setting")
-        if choice not in get_args(Choice):
-            raise SettingError(f"choice {choice!r}", expected=f"one of {', '.join(get_args(Choice))}",
-                               remedy="correct the setting")
+        check_settings(regularization, iterations, tolerance, choice)
         self.regularization, self.iterations, self.tolerance = regularization, iterations, tolerance
         self.choice, self.calibration_lines = choice, calibration_lines
 
@@ -61,13 +49,13 @@ class Regularized(Stage, ABC):
         notes = []
         unit = self.unit(problem)
         if self.regularization is None:
-            relative = self.chosen(kspace, problem)
-            found = ", ".join(f"{v:.2g}" for v in relative.tolist())
-            notes.append(Note("regularization", f"{self.name}: λ = {found} by {self.choice}", "info"))
+            relative, note = automatic_weight(kspace, problem, self._penalized(unit), self.choice, self.name)
+            notes.append(note)
             weight = relative.reshape(-1, *[1] * 5) * unit
         else:
             weight = self.regularization * unit
-        solution = self.solve(self._fit(problem), weight)
+        fit = LeastSquares(problem.encoding.gram, problem.rhs(), problem.encoding.bound())
+        solution = self.solve(fit, weight)
         notes.append(Note("solver", f"{self.name}: {solution.reason}", "info"))
         return image_from(kspace, solution.x).noted(*notes)
 
@@ -83,63 +71,23 @@ class Regularized(Stage, ABC):
     def penalty(self, x: Complex[Tensor, "batch time channel z y x"]) -> Float[Tensor, " batch"]:
         """``R(x)`` per batch row."""
 
-    @torch.no_grad()
-    def chosen(self, kspace: KSpace, problem: Problem) -> Float[Tensor, " batch"]:
-        """λ by ``choice``, relative to ``unit``; seven to eighteen solutions."""
-        if kspace.trajectory is not None and self.choice != "l-curve":
-            raise SettingError(f"choice {self.choice!r} for k-space along a trajectory", expected="'l-curve'",
-                               remedy="give the regularization, or choose by the L-curve")
-        unit, y = self.unit(problem), problem.measured
-        like = unit.flatten().detach()
-        mask = problem.encoding.mask.detach() != 0
-        places = mask.expand(y.shape[0], y.shape[1], 1, *y.shape[3:]).flatten(1).sum(dim=1)
-        samples = (places * y.shape[2]).to(y.real.dtype)
+    def _penalized(self, unit: Tensor) -> Penalized:
+        """This method; with fewer iterations for ``sure``, which knows the error of what has not converged too."""
+        quick = copy(self)
+        if self.choice == "sure":
+            quick.iterations = min(self.iterations, SEARCH_ITERATIONS)
 
-        def image_at(relative: Tensor, data: Tensor = y) -> Tensor:
-            fit = self._fit(replace(problem, measured=data))
-            return self.solve(fit, relative.reshape(-1, *[1] * 5) * unit).x
+        def image(fit: LeastSquares, relative: Tensor) -> Tensor:
+            return quick.solve(fit, relative.reshape(-1, *[1] * 5) * unit.detach()).x
 
-        def misfit(x: Tensor) -> Tensor:
-            return _power(problem.encoding(x) - y)
-
-        if self.choice == "l-curve":
-            def curve(relative: Tensor) -> tuple[Tensor, Tensor]:
-                x = image_at(relative)
-                return misfit(x), self.penalty(x)
-
-            return by_corner(curve, like, lowest=LOWEST, highest=HIGHEST)
-        variance = noise_variance(kspace)
-        if self.choice == "discrepancy":
-            least = misfit(image_at(torch.full_like(like, LOWEST)))
-            if bool((least > samples * variance).any()):
-                share = float((least / (samples * variance)).max())
-                raise SignalError(f"measurements that even the weakest regularization misses by {share:.3g} times the "
-                                  "noise", expected="coil maps and a model exact to the noise",
-                                  remedy="choose by 'sure', or give better coil maps")
-            return by_discrepancy(lambda v: misfit(image_at(v)), samples * variance, lowest=LOWEST, highest=HIGHEST)
-        generator = torch.Generator().manual_seed(0)
-        probe = mask * torch.randn(y.shape, dtype=y.dtype, generator=generator).to(y.device)
-
-        def risk(relative: Tensor) -> Tensor:
-            x = problem.encoding(image_at(relative))
-            change = monte_carlo_divergence(lambda data: problem.encoding(image_at(relative, data)), y, probe,
-                                            size=float(variance.max()) ** 0.5, at_y=x)
-            return predicted_risk(_power(x - y), change, samples, variance)
-
-        return by_lowest(risk, like, lowest=LOWEST, highest=HIGHEST)
-
-    def _fit(self, problem: Problem) -> LeastSquares:
-        return LeastSquares(problem.encoding.gram, problem.rhs(), problem.encoding.bound())
+        return Penalized(image, self.penalty, self.usual, self.together)
 
 
-def noise_variance(kspace: KSpace) -> Float[Tensor, " batch"]:
-    """Of one complex sample after whitening: the mean of the covariance's diagonal, or else from outer k-space."""
-    if kspace.noise_covariance is not None:
-        return kspace.noise_covariance.detach().diagonal(dim1=1, dim2=2).real.mean(dim=1).to(kspace.data.real.dtype)
-    data = kspace.data.detach()
-    mask = (kspace.mask.detach() != 0).expand(data.shape[0], data.shape[1], 1, *data.shape[3:])
-    return outer_noise_variance(data, mask, dimensions(kspace.fourier_axes))
-
-
-def _power(x: Tensor) -> Tensor:
-    return torch.view_as_real(x).square().flatten(1).sum(dim=1)
+def check_settings(regularization: float | int | None, iterations: int, tolerance: float | int, choice: str) -> None:
+    """Raise SettingError for what no regularized least squares can work with."""
+    if (regularization is not None and regularization < 0) or iterations < 1 or not tolerance >= 0:
+        raise SettingError(f"regularization {regularization}, {iterations} iterations, tolerance {tolerance}",
+                           expected="λ ≥ 0, one iteration or more, tolerance ≥ 0", remedy="correct the setting")
+    if choice not in get_args(Choice):
+        raise SettingError(f"choice {choice!r}", expected=f"one of {', '.join(get_args(Choice))}",
+                           remedy="correct the setting")

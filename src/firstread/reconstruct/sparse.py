@@ -11,8 +11,9 @@ from firstread.ops.fourier import dimensions
 from firstread.ops.lowrank import noise_norm, nuclear_norm, shrink_rank, shrink_temporal_frequencies
 from firstread.ops.minimize import LeastSquares, Solution, fista
 from firstread.ops.wavelet import Family, coarse_block, shrink_details, wavelet
+from firstread.reconstruct.choice import Choice
 from firstread.reconstruct.problem import Problem
-from firstread.reconstruct.regularized import Choice, Regularized
+from firstread.reconstruct.regularized import Regularized
 
 
 class Wavelet(Regularized):
@@ -29,7 +30,9 @@ class Wavelet(Regularized):
     Reads a KSpace, writes the complex Image "reconstruction". After Lustig, Donoho and Pauly 2007.
     """
 
-    def __init__(self, *, regularization: float | int | None = 1e-2, iterations: int = 60,
+    usual, together = 1e-2, False
+
+    def __init__(self, *, regularization: float | int | None = usual, iterations: int = 60,
                  tolerance: float | int = 1e-4, axes: tuple[str, ...] = ("y", "x"), levels: int = 4,
                  family: Family = "haar", cycle_spinning: bool = True, choice: Choice = "sure",
                  calibration_lines: int = 32):
@@ -67,7 +70,9 @@ class LocallyLowRank(Regularized):
     Reads a KSpace, writes the complex Image "reconstruction". After Trzasko and Manduca 2011, Zhang et al. 2015.
     """
 
-    def __init__(self, *, regularization: float | int | None = 4e-3, block: int = 8, iterations: int = 40,
+    usual, together = 4e-3, True
+
+    def __init__(self, *, regularization: float | int | None = usual, block: int = 8, iterations: int = 40,
                  tolerance: float | int = 1e-4, shifting: bool = True, choice: Choice = "sure",
                  calibration_lines: int = 32):
         super().__init__(regularization=regularization, iterations=iterations, tolerance=tolerance, choice=choice,
@@ -107,7 +112,9 @@ class LowRankPlusSparse(Regularized):
     Reads a KSpace, writes the complex Image "reconstruction", which is L + S.
     """
 
-    def __init__(self, *, regularization: float | int | None = 5e-3, rank: float | int = 1.0, iterations: int = 60,
+    usual, together = 5e-3, True
+
+    def __init__(self, *, regularization: float | int | None = usual, rank: float | int = 1.0, iterations: int = 60,
                  tolerance: float | int = 1e-4, choice: Choice = "sure", calibration_lines: int = 32):
         super().__init__(regularization=regularization, iterations=iterations, tolerance=tolerance, choice=choice,
                          calibration_lines=calibration_lines)
