@@ -1,9 +1,13 @@
 """The contract of every LinearOp: adjoint, Gram, linear, differentiable; a new operator joins ``OPERATORS``."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+import firstread
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.sinogram import FanBeam, ParallelBeam
@@ -11,9 +15,13 @@ from firstread.ops.encoding import CartesianEncoding, expand, join_sets
 from firstread.ops.encoding_noncartesian import NonCartesianEncoding
 from firstread.ops.linear import LinearOp
 from firstread.ops.projection import Projection
+from firstread.ops.rigid import exponential
 from firstread.ops.rigid_motion import RigidMotion
 from firstread.ops.slice_profile import SectionProfile, SliceProfile
+from firstread.ops.slice_sampling import SliceSampling
 from firstread.ops.variation import PLANE, TIME, Differences
+from firstread.ops.wavelet import WaveletTransform
+from firstread.reconstruct.primal_dual import ScaledProjection
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -80,6 +88,27 @@ OPERATORS["composed with an adjoint"] = (
     OPERATORS["lines along y, four coils"][0].H @ OPERATORS["lines along y, four coils"][0], IMAGE)
 
 
+OPERATORS["slices of a volume in motion"] = (SliceSampling(
+    shape=(6, 7, 8), spacing_mm=0.8, plane=(4, 3), sigma_mm=torch.tensor([[0.4, 1.1], [0.4, 1.1]]),
+    to_mm=exponential(POSES[0, :2]) @ torch.diag(torch.tensor([0.9, 0.9, 2.5, 1.0])).double()), (6, 7, 8))
+OPERATORS["wavelets"] = (WaveletTransform(levels=2, family="daubechies4"), (2, 3, 1, 2, 8, 12))
+OPERATORS["parallel rays of norm one"] = (ScaledProjection(OPERATORS["parallel rays"][0]), IMAGE)
+
+
+def test_every_operator_is_in_the_table():
+    package = Path(firstread.__file__).parent
+    public = re.compile(r"^class ([A-Za-z]\w*)\(LinearOp\)", re.MULTILINE)
+    named = {name for file in package.rglob("*.py") for name in public.findall(file.read_text(encoding="utf-8"))}
+    tested = {type(part).__name__ for op, _ in OPERATORS.values() for part in _parts(op)}
+    assert named and named <= tested
+
+
+def _parts(op: LinearOp) -> list[LinearOp]:
+    """An operator, and those that a composition is made of."""
+    inner = [part for part in vars(op).values() if isinstance(part, LinearOp)]
+    return [op, *(found for part in inner for found in _parts(part))]
+
+
 @pytest.fixture(params=OPERATORS, ids=lambda name: name.replace(" ", "-"))
 def operator(request) -> tuple[LinearOp, Tensor]:
     op, shape = OPERATORS[request.param]
@@ -127,6 +156,39 @@ def test_gradients_in_image_coils_and_mask(lines, call, sets):
         return getattr(CartesianEncoding(mask=mask, sensitivities=maps), call)(data)
 
     assert torch.autograd.gradcheck(apply, (kspace if call == "adjoint" else image, maps, mask))
+
+
+@pytest.mark.parametrize("call", ["forward", "adjoint", "gram"])
+def test_gradients_in_image_coils_trajectory_and_weights(call):
+    maps, weights = _random(1, 2, 2, 1, 4, 3, seed=4), torch.rand(1, 1, 1, 1, 2, 3, dtype=torch.float64) + 0.5
+    places = torch.tensor([[-1.3, 0.4, 1.6], [0.2, -0.7, 1.1]], dtype=torch.float64)
+    trajectory = torch.stack((places, places.flip(0) / 2))[None, None]
+    data = _random(1, 2, 2, 1, 2, 3, seed=8) if call == "adjoint" else _random(1, 2, 2, 1, 4, 3)
+
+    def apply(data, maps, trajectory, weights):
+        encoding = NonCartesianEncoding(trajectory=trajectory, shape=(1, 4, 3), sensitivities=maps, weights=weights,
+                                        tolerance=1e-12)
+        return getattr(encoding, call)(data)
+
+    leaves = tuple(t.requires_grad_() for t in (data, maps, trajectory, weights))
+    assert torch.autograd.gradcheck(apply, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("call", ["forward", "adjoint"])
+def test_gradients_in_volume_and_pose_of_a_section(call):
+    """The pose moves the section by a rigid motion from where no sample lies on a voxel's border."""
+    volume = Grid.from_spacing((6, 6, 6), (2.0, 2.0, 2.0))
+    place = torch.tensor([[1.2, -0.3, 0.9, 2.31], [0.9, 0.4, -1.2, 4.17], [0.1, 1.4, 0.5, 3.05], [0, 0, 0, 1]],
+                         dtype=torch.float64)[None]
+    pose = torch.tensor([[0.2, -0.1, 0.3, 0.02, 0.05, -0.03]], dtype=torch.float64, requires_grad=True)
+    data = (_random(1, 1, 1, 1, 2, 2) if call == "adjoint" else _random(1, 1, 1, 6, 6, 6)).requires_grad_()
+
+    def apply(data, pose):
+        section = Grid(exponential(pose) @ place, (1, 2, 2))
+        return getattr(SectionProfile(section=section, volume=volume, thickness_mm=1.5, samples=3), call)(data)
+
+    assert torch.autograd.gradcheck(apply, (data, pose), fast_mode=True)
+    assert torch.autograd.grad(apply(data, pose).abs().sum(), pose)[0].abs().min() > 0
 
 
 @pytest.mark.parametrize("name", ["random points, three coils", "three sets of maps"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from firstread.core.records import Image
@@ -23,11 +23,11 @@ class ScaledProjection(LinearOp):
     def __init__(self, projection: Projection):
         self.projection, self.norm = projection, projection.bound() ** 0.5
 
-    def forward(self, x: Float[Tensor, "*lead y x"]) -> Float[Tensor, "*lead view bin"]:
+    def forward(self, x: Num[Tensor, "*lead y x"]) -> Num[Tensor, "*lead view bin"]:
         """``A x / ‖A‖``."""
         return self.projection(x) / self.norm
 
-    def adjoint(self, y: Float[Tensor, "*lead view bin"]) -> Float[Tensor, "*lead y x"]:
+    def adjoint(self, y: Num[Tensor, "*lead view bin"]) -> Num[Tensor, "*lead y x"]:
         """``Aᵀ y / ‖A‖``."""
         return self.projection.adjoint(y) / self.norm
 
