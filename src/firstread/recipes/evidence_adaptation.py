@@ -123,7 +123,7 @@ def report(found: Mapping[str, Sequence[Mapping[str, Any]]], *, steps: int, comm
             "back unless held-out lines say that it helps. NRMSE of the magnitude against the noiseless image; LVEF",
             "error: mean absolute, in points, against the analytic truth (few slices, so large). Differences: after",
             "minus before, paired by subject and seed, 95 % bootstrap interval over both. Cost: processor time over",
-            "that of the plain cascade.", "",
+            "that of the plain cascade; 1 × where a scan has too few lines to hold any out, and stays as it is.", "",
             "| scanner | kept | NRMSE before | difference | LVEF error before | difference | cost |",
             "|---|---|---|---|---|---|---|", *table(found), "", "```", command, "```", ""]
     return "\n".join(text)
