@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -32,11 +33,12 @@ class ToTemplate(Stage):
     result = "in_template"
     differentiable = False
 
-    def __init__(self, *, rounds: int = 3, effort: Effort = ROUGH) -> None:
+    def __init__(self, *, rounds: int = 3, effort: Effort = ROUGH,
+                 progress: Callable[[str], None] = lambda text: None) -> None:
         super().__init__()
         if rounds < 1:
             raise SettingError(f"{rounds} rounds", expected="one or more", remedy="correct the number")
-        self.rounds, self.effort = rounds, effort
+        self.rounds, self.effort, self._progress = rounds, effort, progress
 
     @torch.no_grad()
     def forward(self, image: Image) -> Image:
@@ -61,7 +63,8 @@ class ToTemplate(Stage):
         size = (images.shape[1], images.shape[2], images.shape[3])
         velocity: Tensor | None = None
         seen = images
-        for _ in range(self.rounds):
+        for number in range(self.rounds):
+            self._progress(f"template, round {number + 1} of {self.rounds}")
             template = seen.mean(dim=0, keepdim=True)
             found = [find_velocity(template, one[None], spacing_mm=spacing_mm, effort=self.effort,
                                    start=None if velocity is None else velocity[row:row + 1])

@@ -12,7 +12,7 @@ from firstread.cli.allocator import keep_freed_memory
 from firstread.cli.making import train, zoo
 from firstread.cli.reading import advise, calibrate, demo, read
 from firstread.cli.reconstruction import evidence, reconstruct
-from firstread.cli.registering import register, track, warp
+from firstread.cli.registering import register, template, track, warp
 from firstread.cli.restoring import restore
 from firstread.cli.segmenting import segment
 from firstread.cli.simulating import simulate
@@ -20,7 +20,7 @@ from firstread.cli.simulating import simulate
 typer.core.HAS_RICH = False  # some versions write "\[required]", meant for Rich, into plain help
 app = typer.Typer(name="firstread", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
                   help="Raw scanner signal or medical images in, a reading out. Not for clinical use.")
-for verb in (read, reconstruct, register, warp, track, demo, train, advise, calibrate, zoo):
+for verb in (read, reconstruct, register, warp, track, template, demo, train, advise, calibrate, zoo):
     app.command()(verb)
 app.add_typer(simulate, name="simulate", help="Make raw data with known truth.")
 app.add_typer(evidence, name="evidence", help="Published tables with this program's rows, for whoever has the data.")

@@ -82,3 +82,21 @@ def track(
                              spacing_mm=numbers(spacing))
     made = track_to_folder(cine, labels, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
+
+
+def template(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Two or more subjects, on any grids; the "
+                                                 "first one's grid is the template's.")],
+    output: Out,
+    first: Annotated[Literal["rigid", "affine"], typer.Option(help="How they are aligned before they are "
+                                                              "deformed.")] = "affine",
+    rounds: Annotated[int, typer.Option(min=1, help="How often the template is made anew.")] = 3,
+    spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """The middle of several subjects: template.nii.gz, each one's transforms into it, and a page out."""
+    from firstread.jobs.template import TemplateSettings, template_to_folder
+
+    settings = TemplateSettings(first=first, rounds=rounds, spacing_mm=numbers(spacing))
+    made = template_to_folder(images, output, settings, overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
