@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from firstread.analyze.tile_memory import TileMemory
 from firstread.core.errors import SettingError
 
 
@@ -44,7 +45,7 @@ def window_weight(window: tuple[int, ...], blend: Literal["gaussian", "linear"])
 
 
 def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch channel *space"], *,
-          window: tuple[int, ...], overlap: float = 0.25, at_once: int = 1,
+          window: tuple[int, ...], overlap: float = 0.25, at_once: int = 1, memory: int | None = None,
           blend: Literal["gaussian", "linear"] = "gaussian",
           precision: torch.dtype | None = None) -> Float[Tensor, "batch classes *space"]:
     """``sum_k w_k network(x_k) / sum_k w_k`` over windows ``x_k`` of a 2D or 3D image.
@@ -52,10 +53,13 @@ def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch chan
     window: size along each axis of ``space``; smaller images are padded by replication and cropped again.
     overlap: least share of a window that its neighbour covers too, in [0, 1).
     at_once: windows per call; more take more memory and, for our 3D U-Net on a CPU, no less time.
+    memory: bytes that may be taken beyond the image and the network's weights; windows are then fewer at once, or
+    smaller, than stated, where they must be (:mod:`firstread.analyze.tile_memory`).
     precision: run the network in it (``torch.bfloat16``) and blend in float32.
 
     Beside the network's own memory one output and one row of ``at_once`` windows are held. No gradient is kept unless
-    grad mode is on. Raises SettingError for a window that does not fit the axes or an overlap out of range.
+    grad mode is on. Raises SettingError for a window that does not fit the axes, an overlap out of range, or
+    a memory that no windows keep under.
 
     >>> tiled(lambda x: 2 * x, torch.ones(1, 1, 10, 7), window=(4, 4)).unique()
     tensor([2.])
@@ -65,6 +69,9 @@ def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch chan
         raise SettingError(f"windows {window} with overlap {overlap}, {at_once} at once, over {tuple(space)}",
                            expected=f"{len(space)} sizes above zero, an overlap in [0, 1), one at once or more",
                            remedy="correct the settings")
+    if memory is not None:
+        held = TileMemory.of(network, volume.shape[1], len(space), device=volume.device)
+        window, at_once = held.windows(volume.shape[0], space, window, at_once, memory)
     missing = [max(0, w - s) for w, s in zip(window, space, strict=True)]
     if any(missing):
         volume = F.pad(volume, [p for m in reversed(missing) for p in (0, m)], mode="replicate")
@@ -82,14 +89,16 @@ def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch chan
         if precision is not None:
             batch = batch.to(precision)
         made = network(batch).to(torch.float32) * weight
+        del batch
         if out is None:
             out = made.new_zeros((volume.shape[0], made.shape[1], *padded))
         for tile, start, place in zip(made, group, places, strict=True):
             out[(start[0], slice(None), *place)] += tile
             if start[0] == 0:
                 total[place] += weight
+        del made, tile
     assert out is not None
-    out = out / total
+    out = out / total if out.requires_grad else out.div_(total)
     for axis, size in enumerate(space):
         out = out.narrow(axis + 2, 0, size)
     return out

@@ -9,7 +9,7 @@ from typing import Any
 from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.trained import is_trained, open_trained, open_weight, weights_with_plan
-from firstread.core.errors import InputError
+from firstread.core.errors import InputError, SettingError
 from firstread.zoo.foreign import ForeignModel
 from firstread.zoo.monai_bundle import is_bundle, read_bundle
 from firstread.zoo.nnunet import is_nnunet, read_nnunet
@@ -21,23 +21,32 @@ NETWORKS = (".ts", ".pt", ".onnx")
 
 
 def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None, members: bool = False,
-                   mirror: bool = True, overlap: float | None = None,
+                   mirror: bool = True, overlap: float | None = None, memory: int | None = None,
                    stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan:
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
     path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, a folder of ``firstread segment
     train``, or a default weight that carries a plan, by name or by its file. folds: which of an nnU-Net's, all by
     default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped copies
-    are averaged, where the model was trained on such; overlap of windows: the model's own by default; stated: what
+    are averaged, where the model was trained on such; overlap of windows: the model's own by default; memory: bytes
+    that may be taken, of our own models alone (others' windows are fixed by how they were trained); stated: what
     ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
 
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
     """
     if Path(path).suffix == ".safetensors" or (not Path(path).exists() and str(path) in weights_with_plan()):
-        return open_weight(path if Path(path).suffix == ".safetensors" else str(path))
+        stage = open_weight(path if Path(path).suffix == ".safetensors" else str(path))
+        stage.memory = memory
+        return stage
     if is_trained(Path(path)):
-        return open_trained(Path(path), members=members)
+        stage = open_trained(Path(path), members=members)
+        stage.memory = memory
+        return stage
+    if memory is not None:
+        raise SettingError(f"a set memory for {Path(path).name}, another program's model", expected="it for a model of "
+                           "`segment train` or a default weight", remedy="leave it out: its windows are as large as it "
+                           "was trained with")
     model = read_model(Path(path), folds=folds, stated=stated).with_windows(overlap=overlap, mirror=mirror)
     return ForeignSegment(networks=model.networks, names=model.names, preparation=model.preparation,
                           activation=model.activation, regions=model.regions, members=members,

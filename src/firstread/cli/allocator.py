@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -15,5 +15,15 @@ def keep_freed_memory() -> bool:
     processor time (54 to 43 s in the demonstration), at the price of a larger peak (1.5 to 1.9 GB). Elsewhere than on
     Linux with glibc nothing is changed.
     """
+    return _set((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0))
+
+
+def give_back_freed_memory() -> bool:
+    """The opposite, for who has set a limit: arrays above 1 MiB are mapped, and given back when freed, so that the
+    process holds what its tensors hold; whether glibc took it."""
+    return _set((_TRIM_THRESHOLD, 2**20), (_MMAP_THRESHOLD, 2**20), (_MMAP_MAX, 65536))
+
+
+def _set(*settings: tuple[int, int]) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_MMAP_MAX, 0))
+    return mallopt is not None and all(bool(mallopt(*setting)) for setting in settings)

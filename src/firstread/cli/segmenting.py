@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from firstread.cli.allocator import give_back_freed_memory
 from firstread.cli.options import Out, Overwrite, Seed, numbers, say
 
 segment = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -66,12 +67,16 @@ def segment_predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write probabilities of each class.")] = False,
     seg: Annotated[bool, typer.Option("--seg", help="Write DICOM SEG too, for DICOM input.")] = False,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the files have none.")] = None,
+    memory: Annotated[float | None, typer.Option(min=0.001, help="GiB that segmenting an image may take beyond it and "
+                                                 "the model: windows are chosen to stay under it.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Labels on the images' own grids: NAME.nii.gz for each image, and segmentation.json."""
     from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
 
-    settings = PredictSettings(probabilities=probabilities, seg=seg, spacing_mm=numbers(spacing))
+    settings = PredictSettings(probabilities=probabilities, seg=seg, spacing_mm=numbers(spacing), memory_gib=memory)
+    if memory is not None:
+        give_back_freed_memory()
     made = predict_to_folder(model, [[Path(part) for part in image.split(",")] for image in images], output, settings,
                              overwrite=overwrite, progress=say)
     say(f"{output}: {len(made['images'])} segmented")

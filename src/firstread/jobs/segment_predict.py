@@ -30,16 +30,18 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """probabilities: write those of each class too; seg: DICOM SEG for DICOM input; spacing_mm: (z, y, x) stated."""
+    """probabilities: write those of each class too; seg: DICOM SEG for DICOM input; spacing_mm: (z, y, x) stated;
+    memory_gib: what segmenting an image may take beyond it and the model."""
 
     probabilities: bool = False
     seg: bool = False
     spacing_mm: tuple[float, float, float] | None = None
+    memory_gib: float | None = None
 
 
-def open_model(model: Path) -> tuple[Stage, tuple[int, ...] | None]:
+def open_model(model: Path, memory_gib: float | None = None) -> tuple[Stage, tuple[int, ...] | None]:
     """The stage of a model folder or file, ours or another's, and the values that its classes are stored as."""
-    stage = open_segmenter(model)
+    stage = open_segmenter(model, memory=None if memory_gib is None else int(memory_gib * 2**30))
     return stage, tuple(c.value for c in stage.plan.classes) if isinstance(stage, SegmentByPlan) else None
 
 
@@ -52,7 +54,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
     """
     settings = settings or PredictSettings()
     check_free(folder, marker=MARKER, overwrite=overwrite)
-    stage, values = open_model(model)
+    stage, values = open_model(model, settings.memory_gib)
     names = _names(images)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         rows = []
