@@ -148,8 +148,11 @@ def test_bad_kspace_is_refused_in_one_sentence(image):
     nothing[:, 2] = 0
     hole = kspace.mask.clone()
     hole[..., SIZE // 2, :] = 0
+    partly = kspace.data.clone()
+    partly[:, 1, 2] = 0
     singular = torch.zeros_like(kspace.noise_covariance)
     for broken, words in ((replace(kspace, data=data), "NaN"), (replace(kspace, data=dead), "coil 4 of 6"),
+                          (replace(kspace, data=partly), "coil 3 of 6 without signal in frame 2"),
                           (replace(kspace, mask=nothing), "frame 3"), (replace(kspace, mask=hole), "centre"),
                           (replace(kspace, noise_covariance=singular), "positive definite")):
         for stage in (ZeroFilled(), CGSense()):

@@ -104,8 +104,7 @@ def methods_for_one_coil(folder: Path) -> Methods:
     with np.load(folder / "deep_cascade" / "d5_c5.npz") as arrays:
         published = Cascade(network=d5_c5_from_arrays(arrays))
     return {"zero-filled": (ZeroFilled(),), "spatial TV": (SpatialTV(),),
-            "spatial TV, λ by SURE": (SpatialTV(regularization=None),),
-            "wavelet": (Wavelet(),), "wavelet, λ by SURE": (Wavelet(regularization=None),),
+            "wavelet": (Wavelet(),),
             "cascade (ours, simulated hearts)": (cascade(),), "D5-C5 (published weights)": (published,)}
 
 

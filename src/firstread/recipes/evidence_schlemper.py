@@ -27,6 +27,7 @@ from firstread.nets.cascade import DeepCascade, d5_c5_from_arrays, d5_c10_s
 from firstread.nets.crnn import crnn_from_state
 from firstread.ops.quality import psnr, ssim
 from firstread.recipes.files import write_text
+from firstread.recipes.heart_d5_c5_s import network as smaller_network
 from firstread.recipes.schlemper_data import (
     CINE,
     PHANTOM,
@@ -45,13 +46,14 @@ from firstread.reconstruct.sparse import LocallyLowRank, LowRankPlusSparse
 from firstread.zoo.store import load
 
 ACCELERATIONS = (2.0, 4.0, 6.0, 8.0, 11.0)
-OURS, SHARED = "default cascade (ours)", "D5-C10(S)"
+OURS, SHARED, SMALLER = "default cascade (ours)", "D5-C10(S)", "D5-C5(S), 32 channels (ours)"
 PUBLISHED, RECURRENT = "D5-C5 (published weights)", "CRNN (published weights)"
 DYNAMIC = ("temporal TV", "locally low rank", "low rank plus sparse")
 CLASSICAL = ("spatial TV", *DYNAMIC)
 
 
-def methods(realdata: Path | None, recurrent: Path | None, shared: Path | None) -> dict[str, Stage]:
+def methods(realdata: Path | None, recurrent: Path | None, shared: Path | None, smaller: Path | None
+            ) -> dict[str, Stage]:
     """What is compared; networks whose weights are not at hand are left out."""
     weight = load("heart-cascade")
     found: dict[str, Stage] = {"zero-filled": ZeroFilled(), "spatial TV": SpatialTV(), "temporal TV": TemporalTV(),
@@ -64,6 +66,10 @@ def methods(realdata: Path | None, recurrent: Path | None, shared: Path | None) 
         network = d5_c10_s()
         network.load_state_dict(load(shared).state)
         found[SHARED] = Cascade(network=network.eval())
+    if smaller is not None:
+        network = smaller_network()
+        network.load_state_dict(load(smaller).state)
+        found[SMALLER] = Cascade(network=network.eval())
     if recurrent is not None:
         state = torch.load(recurrent, map_location="cpu", weights_only=True)
         found[RECURRENT] = Recurrent(network=crnn_from_state(state))
@@ -83,7 +89,7 @@ def errors(stage: Stage, kspace: KSpace, reference: Float[Tensor, "time y x"]) -
 
 def suits(method: str, item: Item) -> bool:
     """Methods that share between frames are for cines."""
-    return len(item.image) > 1 or method not in (*DYNAMIC, RECURRENT, SHARED)
+    return len(item.image) > 1 or method not in (*DYNAMIC, RECURRENT, SHARED, SMALLER)
 
 
 def collect(items: Sequence[Item], stages: Mapping[str, Stage], accelerations: Sequence[float], path: Path,
@@ -156,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--realdata", type=Path, help="folder with deep_cascade/, cine/ and kellman/")
     parser.add_argument("--crnn", type=Path, help="the authors' parameters of CRNN-MRI, a .pth file")
     parser.add_argument("--d5-c10-s", type=Path, help="a trained D5-C10(S), a .safetensors file")
+    parser.add_argument("--d5-c5-s", type=Path, help="a trained D5-C5(S), a .safetensors file")
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--subjects", type=int, default=1)
@@ -169,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.realdata is not None:
         items += real_cines(given.realdata / "cine" / "sc_n_3_slices.npz", slices=given.slices)
         items += real_images(given.realdata / "kellman")
-    stages = methods(given.realdata, given.crnn, given.d5_c10_s)
+    stages = methods(given.realdata, given.crnn, given.d5_c10_s, given.d5_c5_s)
     settings = {"frames": given.frames, "size": given.size, "subjects": given.subjects, "slices": given.slices}
     given.output.mkdir(parents=True, exist_ok=True)
     cells = collect(items, stages, given.accelerations, given.output / "schlemper.json", settings)
@@ -188,7 +195,7 @@ def report(cells: Sequence[Mapping[str, Any]], stages: Mapping[str, Stage], sett
         if items:
             groups.append({"name": data, "count": len(items), "table": "\n".join(table(cells, data, list(stages))),
                            "order": "\n".join(gaps(cells, data))})
-    absent = [name for name in (PUBLISHED, RECURRENT, SHARED) if name not in stages]
+    absent = [name for name in (PUBLISHED, RECURRENT, SHARED, SMALLER) if name not in stages]
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
                        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     return page.get_template("schlemper.md.jinja").render(groups=groups, absent=absent, **settings)

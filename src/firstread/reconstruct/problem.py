@@ -75,12 +75,17 @@ def check(kspace: KSpace) -> None:
         frame = int(empty.flatten(2).any(dim=-1).any(dim=0).nonzero()[0, 0])
         raise SignalError(f"no measured sample in frame {frame + 1}", expected="one line or more in every frame",
                           remedy="check the mask, or merge frames")
-    energy = torch.view_as_real(data).square().sum(dim=(1, 3, 4, 5, 6))
-    dead = energy <= 1e-12 * energy.mean(dim=1, keepdim=True)
+    energy = torch.view_as_real(data).square().sum(dim=(3, 4, 5, 6))
+    dead = energy <= 1e-12 * energy.mean(dim=(1, 2), keepdim=True)
     if bool(dead.any()):
-        coil = int(dead.any(dim=0).nonzero()[0, 0])
-        raise SignalError(f"coil {coil + 1} of {data.shape[2]} without signal", expected="signal in every coil",
-                          remedy="leave that coil out")
+        coil = next((int(c) for c in dead.all(dim=1).any(dim=0).nonzero()[:1, 0]), None)
+        if coil is not None:
+            raise SignalError(f"coil {coil + 1} of {data.shape[2]} without signal", expected="signal in every coil",
+                              remedy="leave that coil out")
+        frame, coil = dead.any(dim=0).nonzero()[0].tolist()
+        raise SignalError(f"coil {coil + 1} of {data.shape[2]} without signal in frame {frame + 1}, with signal in "
+                          "others", expected="signal of every coil in every frame", remedy="leave that coil or that "
+                          "frame out, or read its readouts again")
 
 
 def image_from(kspace: KSpace, data: Complex[Tensor, "batch time set z y x"]) -> Image:
