@@ -38,7 +38,7 @@ RUNS: dict[tuple[str, str], tuple[tuple[float, ...], tuple[int, ...]]] = {
     ("wavelet", "bart"): ((5e-3, 1e-2, 2e-2), (20, 40, 60, 100)),
     ("tv", "firstread"): ((VARIATION,), (20, 40, 60, 100)), ("tv", "sigpy"): ((VARIATION,), (100, 240)),
     ("tv", "sigpy, ADMM"): ((VARIATION,), (10, 20)), ("tv", "bart"): ((VARIATION,), (10, 20, 40)),
-    ("llr", "firstread"): ((0.03, 0.1, 0.3), (20, 40)), ("llr", "bart"): ((0.03, 0.1, 0.3), (20, 40, 80)),
+    ("llr", "firstread"): ((1e-3, 3e-3, 1e-2, 3e-2), (20, 40)), ("llr", "bart"): ((1e-3, 3e-3, 1e-2, 3e-2), (20, 40)),
 }
 DEVICE_FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
