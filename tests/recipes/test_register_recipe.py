@@ -11,7 +11,7 @@ from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.nets.velocity import VelocityNet
 from firstread.ops.velocity import sample_at
-from firstread.recipes import evidence_modalities, evidence_registration, register_network
+from firstread.recipes import evaluate_register, evidence_modalities, evidence_registration, register_network
 from firstread.recipes.register_pairs import SIZE, pairs
 from firstread.zoo.store import load
 
@@ -62,6 +62,12 @@ def test_training_goes_downhill():
         optimizer.step()
         values.append(value.item())
     assert values[-1] < values[0]
+
+
+def test_a_network_that_knows_nothing_is_no_better_than_before_and_optimization_is():
+    row = evaluate_register.score(VelocityNet(widths=(4, 8)).eval(), 0)
+    assert row["network"] == pytest.approx(row["before"]) and row["optimized"] < 0.8 * row["before"]
+    assert 0 <= row["covered"] <= 1
 
 
 def test_the_page_says_what_was_measured():
