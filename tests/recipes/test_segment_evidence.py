@@ -28,14 +28,21 @@ def test_a_patient_counts_once_and_what_is_absent_not_at_all():
 def test_the_page_states_its_budget_and_pairs():
     plan = Plan(classes=(ClassPlan("background", 0), ClassPlan("a", 1)), mode="2.5d", spacing_mm=(None, 2.0, 2.0),
                 patch=(80, 80))
+    arms = {arm: rows(0.0) for arm in ARMS}
     cost = {f"{arm}-0-x": {"parameters": 1_500_000, "all_s": 60.0} for arm in (*ARMS, "curve-1-random")}
-    found = {"plan": plan.as_dict(), "arms": {arm: rows(0.0) for arm in ARMS}, "curve_steps": 80, "draws": 2,
+    found = {"plan": plan.as_dict(), "arms": arms, "curve_steps": 80, "draws": 2,
              "curve": {"0 phantom": rows(0.0), "1 random": rows(-0.2), "1 phantom": rows(0.0), "1 self": rows(-0.1)},
-             "painting_steps": 120, "patients": 6, "first": ["p0", "p1", "p2"], "cost": cost}
+             "nnunet_steps": 50, "classical": {"automatic": rows(-0.3), "click": rows(-0.1)}, "painting_steps": 120,
+             "patients": 6, "first": ["p0", "p1", "p2"], "cost": cost}
     text = page(found, NAMES[1:])
     assert "A small budget on purpose" in text and "1000 steps of 8 patches of 80×80" in text
     assert "| 1 | phantom | 0.200 [0.200, 0.200]; t" in text and "| 1 | self | 0.100 [0.100, 0.100]; t" in text
-    assert "MONAI `UNet`" in text
+    assert "MONAI `UNet`" in text and "nnU-Net 2.8" not in text
+    assert "| motion, threshold, roundest piece | 0.300 [0.300, 0.300]" in text
+    found["arms"]["nnunet"], found["cost"]["nnunet-0"] = rows(-0.5), {"parameters": 7_800_000, "all_s": 60.0}
+    text = page(found, NAMES[1:])
+    assert "50 steps, where they make 1000" in text and "| nnU-Net 2.8, its own trainer | 7.80 M |" in text
+    assert "| nnU-Net 2.8, its own trainer | 0.500 [0.500, 0.500]" in text
 
 
 def test_our_arm_is_the_smaller_one_and_the_curve_takes_the_default_weight():

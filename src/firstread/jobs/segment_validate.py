@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from firstread.analyze.trained import SegmentByPlan
+from firstread.core.records import Image, SoftLabels
 from firstread.jobs.segment_data import Sample, class_indices, load_sample
 from firstread.jobs.segment_prepare import annotated_of
 from firstread.nets.plan import Plan
@@ -32,8 +33,15 @@ def split_patients(samples: Sequence[Sample], count: int, *, seed: int = 0) -> l
 
 
 def validate(network: nn.Module, plan: Plan, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Dice of every annotated class of each sample, on its own grid, all frames together; None where neither has it."""
-    stage = SegmentByPlan(networks=[network], plan=plan).eval()
+    """:func:`score` of a network of a plan."""
+    return score(SegmentByPlan(networks=[network], plan=plan).eval(), plan, samples)
+
+
+def score(stage: Callable[[Image], SoftLabels], plan: Plan, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Dice of every annotated class of each sample, on its own grid, all frames together; None where neither has it.
+
+    stage: whose classes are the plan's, in their order.
+    """
     known = {c.value: index for index, c in enumerate(plan.classes)}
     rows = []
     for sample in samples:
@@ -43,15 +51,15 @@ def validate(network: nn.Module, plan: Plan, samples: Sequence[Sample]) -> list[
             found = stage(image).data[0].argmax(dim=1)
         counted = truth != 255
         annotated = annotated_of(sample, plan)
-        score: dict[str, float | None] = {}
+        found_dice: dict[str, float | None] = {}
         for index, name in enumerate(plan.names):
             if index == 0 or not bool(annotated[index]):
                 continue
             one, other = (found == index) & counted, truth == index
             joined = (1, 1, -1)  # frames and slices in one volume
             empty = not bool(one.any() or other.any())
-            score[name] = None if empty else round(float(dice(one.reshape(joined), other.reshape(joined))), 5)
-        rows.append({"case": sample.name, "patient": sample.patient, "dice": score})
+            found_dice[name] = None if empty else round(float(dice(one.reshape(joined), other.reshape(joined))), 5)
+        rows.append({"case": sample.name, "patient": sample.patient, "dice": found_dice})
     return rows
 
 

@@ -3,8 +3,9 @@
     python -m firstread.recipes.evidence_segment FOLDER -o docs/evidence --work FOLDER
 
 FOLDER holds one ``patientNNN.npz`` each, as for ``recipes.evaluate_acdc``. Both networks are trained by the same tool
-with the same plan but for the network: patches, augmentation, loss, steps, seeds, folds by patient. Each run is kept in
-the work folder: kill it, run it again, and it goes on.
+with the same plan but for the network: patches, augmentation, loss, steps, seeds, folds by patient. With ``--nnunet
+PYTHON`` nnU-Net's own trainer runs on the same folds. Beside them two ways that learn nothing. Each run is kept in the
+work folder: kill it, run it again, and it goes on.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from firstread.nets.plan import NetworkPlan, Normalization, Plan, TrainingPlan
 from firstread.recipes.evaluate_acdc import OURS, SPACING_MM
 from firstread.recipes.files import write_text
 from firstread.recipes.heart_segment import WIDTHS
+from firstread.recipes.segment_classical import METHODS, classical_rows
+from firstread.recipes.segment_nnunet import ARM, nnunet_rows
 from firstread.recipes.segment_tables import page
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
@@ -133,6 +136,20 @@ def compare(data: DataSet, plan: Plan, work: Path) -> dict[str, list[dict[str, A
     return made
 
 
+def without_learning(data: DataSet, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every scan by each method of :mod:`firstread.recipes.segment_classical`."""
+    made = {}
+    for method in METHODS:
+        stored = work / f"classical-{method}.json"
+        if not stored.is_file():
+            _say(method)
+            began = time.process_time()
+            rows = classical_rows(data, method, dict(enumerate(NAMES[1:], start=1)))
+            write_text(stored, json.dumps({"rows": rows, "all_s": round(time.process_time() - began, 1)}))
+        made[method] = json.loads(stored.read_text(encoding="utf-8"))["rows"]
+    return made
+
+
 def curve(data: DataSet, plan: Plan, work: Path, *, draws: int, labelled: Sequence[int] = LABELLED,
           starts: Sequence[str] = STARTS) -> dict[str, list[dict[str, Any]]]:
     """By number of labelled patients and start, the scores of the held-out patients of the first ``draws`` folds."""
@@ -167,7 +184,8 @@ def point(data: DataSet, cases: Sequence[PreparedCase], plan: Plan, work: Path, 
 
 
 def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: int = CURVE_FOLDS,
-             labelled: Sequence[int] = LABELLED, starts: Sequence[str] = STARTS) -> dict[str, Any]:
+             labelled: Sequence[int] = LABELLED, starts: Sequence[str] = STARTS, nnunet: Path | None = None
+             ) -> dict[str, Any]:
     """All runs and what the page says of them."""
     data = write_data(folder, work / "data")
     stored = work / "fingerprint.json"
@@ -175,10 +193,14 @@ def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: i
         write_text(stored, json.dumps(fingerprint_of(data, progress=_say)))
     plan = base_plan(json.loads(stored.read_text(encoding="utf-8")), steps=steps)
     arms = compare(data, plan, work)
+    if rows := nnunet_rows(data, plan, split_patients(data.samples, FOLDS), work, nnunet,
+                           iterations=NNUNET_STEPS, say=_say):
+        arms[ARM] = rows
     points = curve(data, curve_plan(plan, steps=curve_steps), work, draws=draws, labelled=labelled,
                    starts=starts) if curve_steps else {}
     seconds = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*-*.json"))}
-    return {"plan": plan.as_dict(), "arms": arms, "curve": points, "curve_steps": curve_steps, "draws": draws,
+    return {"plan": plan.as_dict(), "arms": arms, "nnunet_steps": NNUNET_STEPS,
+            "classical": without_learning(data, work), "curve": points, "curve_steps": curve_steps, "draws": draws,
             "painting_steps": PAINTING_STEPS, "patients": len({s.patient for s in data.samples}),
             "first": sorted({data.samples[n].patient for n in split_patients(data.samples, FOLDS)[0]}),
             "cost": {name: {k: v for k, v in document.items() if k != "rows"} for name, document in seconds.items()}}
@@ -196,12 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=CURVE_FOLDS, help="of labelled patients, a fold of the curve each")
     parser.add_argument("--labelled", type=int, nargs="+", default=LABELLED, help="numbers of labelled patients")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS, help="weights that points begin from")
+    parser.add_argument("--nnunet", type=Path, help="a Python that has nnunetv2: its trainer runs too")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         given.work.mkdir(parents=True, exist_ok=True)
         found = evidence(given.folder, given.work, steps=given.steps, curve_steps=given.curve_steps,
-                         draws=given.draws, labelled=given.labelled, starts=given.starts)
+                         draws=given.draws, labelled=given.labelled, starts=given.starts, nnunet=given.nnunet)
     except FirstreadError as error:
         print(f"evidence_segment: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,10 @@ import torch
 from firstread.trust.bootstrap import paired_difference, paired_t
 from firstread.trust.segmentation import summarize
 
-TITLES = {"firstread": "Firstread, residual encoder", "monai": "MONAI `UNet`, residual units"}
+TITLES = {"firstread": "Firstread, residual encoder", "monai": "MONAI `UNet`, residual units",
+          "nnunet": "nnU-Net 2.8, its own trainer"}
+CLASSICAL = {"automatic": ("motion, threshold, roundest piece", "both phases of the heartbeat"),
+             "click": ("random walker", "one click for each structure and scan")}
 
 
 def by_patient(rows: Sequence[Mapping[str, Any]], name: str | None) -> dict[str, float]:
@@ -73,18 +76,20 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
         "fold ([what was tried](../segment-train.md#the-network)); then this table was made, once. The five patients "
         "held out there had no part in it (but in an earlier look that kept deep supervision and the learning rate); "
         "the others are not wholly independent of it. Steps, learning rate and all else stayed as they were for both. "
-        "Longer trainings were not compared.", "",
+        "Longer trainings were not compared.", "", *_about_nnunet(found),
         f"| network | parameters | {' | '.join(columns)} | CPU min, all folds |",
         f"|---|---|{'---|' * len(columns)}---|"]
     lines += [f"| {TITLES[arm]} | {parameters(arm)} | {' | '.join(cell(rows, k) for k in keys)} | "
               f"{minutes(arm + '-'):.0f} |" for arm, rows in arms.items()]
     first, second = list(arms)[:2]
-    lines += ["", f"Paired per patient, {TITLES[first]} minus {TITLES[second]} (bootstrap over patients; t):", "",
-              f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}",
-              f"| {' | '.join(difference(arms[first], arms[second], k) for k in keys)} |", "",
-              "On the patients held out in the first fold alone, mean of classes: "
+    lines += ["", f"Paired per patient, {TITLES[first]} minus the others (bootstrap over patients; t):", "",
+              f"| minus | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}",
+              *(f"| {TITLES[arm]} | {' | '.join(difference(arms[first], rows, k) for k in keys)} |"
+                for arm, rows in arms.items() if arm != first), "",
+              f"On the patients held out in the first fold alone, minus {TITLES[second]}, mean of classes: "
               f"{difference(*(_of(arms[arm], found['first']) for arm in (first, second)), None)}.", "",
               "One seed per fold: the interval is over patients, not over trainings.", ""]
+    lines += _classical(found, columns, keys)
     if found["curve"]:
         lines += _curve(found, columns, keys, minutes("curve-"))
     trained = [name.split() for name in found["curve"] if name != "0 phantom"]
@@ -93,6 +98,37 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
     command = f"python -m firstread.recipes.evidence_segment FOLDER -o docs/evidence --work FOLDER{options}"
     lines += [f"Command: `{command}`. Times are CPU times of a shared, busy machine: read ratios only.", ""]
     return "\n".join(lines)
+
+
+def _about_nnunet(found: Mapping[str, Any]) -> list[str]:
+    if "nnunet" not in found["arms"]:
+        return []
+    return ["**nnU-Net** runs its own planner, preprocessing, augmentation (mirroring too), loss, optimizer and "
+            "trainer, told the patch, the batch and the pixels of this budget, on the same folds, for as long as the "
+            f"others take: {found['nnunet_steps']} steps, where they make {found['plan']['training']['steps']}, since "
+            "its network is eight times as large and made for a GPU and a thousand epochs. So it shows what this "
+            "budget is worth to it, not what it can do. Its minutes are those of patches and steps alone; predicted "
+            "without flips, as the others.", ""]
+
+
+def _classical(found: Mapping[str, Any], columns: Sequence[str], keys: Sequence[str | None]) -> list[str]:
+    """What learns nothing, on the same scans; and what the networks are worth beyond it."""
+    methods, ours = found["classical"], found["arms"]["firstread"]
+    lines = ["## Without learning", "",
+             "The same patients, phases and metric; nothing is trained. `motion, threshold, roundest piece`: the heart "
+             "is what changes most between both phases; blood is brighter than Otsu's threshold; the left cavity is "
+             "the roundest piece of the middle slice, followed through the others; its wall is 8 mm about it; the "
+             "right cavity is the largest piece of blood beside the wall. Its numbers were written down before the "
+             "first result was seen, and it was run once. `random walker`: a user, simulated from the truth, clicks "
+             "once on each structure of each scan, in the middle of its largest slice ([more](prompted.md)): the "
+             "networks are given no click, and were given 15 labelled patients instead.", "",
+             f"| method | given | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    lines += [f"| {CLASSICAL[m][0]} | {CLASSICAL[m][1]} | {' | '.join(cell(rows, k) for k in keys)} |"
+              for m, rows in methods.items()]
+    return [*lines, "", f"{TITLES['firstread']} minus these, paired per patient (bootstrap over patients; t):", "",
+            f"| minus | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}",
+            *(f"| {CLASSICAL[m][0]} | {' | '.join(difference(ours, rows, k) for k in keys)} |"
+              for m, rows in methods.items()), ""]
 
 
 ABOUT_STARTS = {"random": "random weights", "phantom": "the default weight, trained on simulated hearts alone",

@@ -217,8 +217,8 @@ def compare_methods(first: Sequence[float], second: Sequence[float], subjects: S
     one, two = (by_subject([v if known else math.nan for v, known in zip(values, both, strict=True)], subjects)
                 for values in (first, second))
     if len(one) < 3:
-        raise SettingError(f"{len(one)} subjects with numbers of both methods", expected="three or more",
-                           remedy="compare on more subjects")
+        raise SettingError(f"{len(one)} subject{'s' * (len(one) != 1)} with numbers of both methods",
+                           expected="three or more", remedy="compare on more subjects")
     columns = [torch.tensor(list(side.values()), dtype=torch.float64)[:, None] for side in (one, two)]
     return paired_difference(columns[0], columns[1], seed=seed), len(one)
 
