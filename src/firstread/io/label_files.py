@@ -6,7 +6,7 @@ So TotalSegmentator writes its results, with ``--ml`` the names of the values in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ def read_labels(path: Path, *, image: Image | None = None, names: Mapping[int, s
     GeometryError where files, or labels and image, lie on different grids.
     """
     if path.is_dir():
-        found = _folder(path)
+        found = read_mask_folder(path)
     elif path.is_file() and path.name.endswith(ENDINGS):
         found = _file(path, names)
     else:
@@ -61,7 +61,7 @@ def _file(path: Path, names: Mapping[int, str] | None) -> HardLabels:
     image = nifti.read(path)
     data = _whole(image.data, path.name)
     present = [int(v) for v in torch.unique(data)]
-    named = dict(names if names is not None else _names_in_header(path))
+    named = dict(names if names is not None else names_in_header(path))
     values = sorted({0, *present, *named})
     called = tuple(named.get(v, "background" if v == 0 else f"class {v}") for v in values)
     position = torch.searchsorted(torch.tensor(values), data.long())
@@ -73,8 +73,13 @@ def _file(path: Path, names: Mapping[int, str] | None) -> HardLabels:
                       image.cycle_s, notes=(*image.notes, *notes))
 
 
-def _folder(folder: Path) -> HardLabels:
-    files = sorted(file for file in folder.iterdir() if file.name.endswith(ENDINGS))
+def read_mask_folder(folder: Path, *, only: Container[str] | None = None) -> HardLabels:
+    """The classes of a folder with one mask for each, named after their files; ``only``: of these names.
+
+    Raises as :func:`read_labels`.
+    """
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(ENDINGS)
+                   and (only is None or file.name.removesuffix(".gz").removesuffix(".nii") in only))
     if not files:
         raise InputError(f"no NIfTI file in {folder.name}", expected="one for each class", remedy="check the path")
     names = ("background", *(file.name.removesuffix(".gz").removesuffix(".nii") for file in files))
@@ -110,11 +115,17 @@ def _smallest(classes: int) -> torch.dtype:
     return torch.uint8 if classes <= 256 else torch.int32
 
 
-def _names_in_header(path: Path) -> dict[int, str]:
-    """The label table that TotalSegmentator and Connectome Workbench keep in a header extension; empty without one."""
+def names_in_header(path: Path) -> dict[int, str]:
+    """The label table that TotalSegmentator and Connectome Workbench keep in a header extension; empty without one, or
+    for what is no NIfTI file."""
     import nibabel
 
-    header = nibabel.load(path).header
+    if not path.name.endswith(ENDINGS):
+        return {}
+    try:
+        header = nibabel.load(path).header
+    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError):
+        return {}  # whoever reads its voxels says what is wrong
     for extension in header.extensions:
         content = extension.get_content()
         text = content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)

@@ -14,6 +14,7 @@ from firstread.core.errors import FirstreadError, FormatError, GeometryError, In
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
 from firstread.io.dicom.seg_read import grid_of, open_seg, seg_files
+from firstread.io.label_files import names_in_header, read_mask_folder
 from firstread.io.open import read as open_file
 from firstread.jobs.segment_data import ENDINGS
 from firstread.jobs.segment_seg import phases_of, placed, require_numbers, values_of, values_used
@@ -22,13 +23,17 @@ from firstread.jobs.segment_seg import phases_of, placed, require_numbers, value
 def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
     """Prediction and truth by the name of the case: two files, or the files of equal names in two folders.
 
-    A folder of DICOM SEG objects counts as a file; ``NAME_seg`` as NAME, where no other file has that name. Raises
-    InputError where one has no partner or there is none at all.
+    A folder of DICOM SEG objects counts as a file, ``NAME_seg`` as NAME, where no other file has that name; so does a
+    folder NAME with a mask for each structure, or such a folder beside one file. Raises InputError where one has no
+    partner or there is none at all.
     """
     for path in (predictions, truths):
         if not path.exists():
             raise InputError(f"nothing at {path.name}", expected="a label file, or a folder of them",
                              remedy="check the path")
+    if any(path.is_dir() and masks_of(path) for path in (predictions, truths)) and not all(
+            path.is_dir() for path in (predictions, truths)):
+        return {_stem(truths) or _stem(predictions) or truths.name: (predictions, truths)}
     if predictions.is_dir() != truths.is_dir():
         raise InputError(f"{predictions.name} and {truths.name}, a folder and a file", expected="two files or two "
                          "folders", remedy="give both alike")
@@ -49,17 +54,37 @@ def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
 
 def segment_names(pairs: Iterable[tuple[Path, Path]], names: Mapping[int, str] | None
                   ) -> tuple[dict[str, int], dict[int, str]]:
-    """The value of each label of the DICOM SEG objects among the files, and what values are called.
+    """The value of each named label among the files, and what values are called.
 
-    Raises InputError for segments that the stated names do not know, or that are numbered differently from file to file
-    beside labels that are numbers alone.
+    Names come from ``names``, else from the tables in the headers of label files, DICOM SEG segments, and the files of
+    folders with a mask for each structure (TotalSegmentator's). Raises InputError for segments that the stated names do
+    not know, for names that mean another value from file to file, and for names beside labels that are numbers alone.
     """
-    each = [seg_files(path) for pair in pairs for path in pair]
-    opened = [open_seg(path) for paths in each for path in paths]
-    values = values_of(opened, names or {})
-    if opened and not names and not all(each):
+    paths = list(dict.fromkeys(path for pair in pairs for path in pair))
+    each = [seg_files(path) for path in paths]
+    opened = [open_seg(file) for files in each for file in files]
+    folders = [path for path, files in zip(paths, each, strict=True) if not files and path.is_dir()]
+    tables = [names_in_header(path) for path, files in zip(paths, each, strict=True) if not files and path.is_file()]
+    known = dict(names or {})
+    for table in () if names else tables:
+        for value, name in table.items():
+            if value and known.setdefault(value, name) != name:
+                raise InputError(f"labels whose value {value} is {known[value]!r} in one file and {name!r} in another",
+                                 expected="one name for each value", remedy="write them alike, or state --labels")
+    values = values_of(opened, known)
+    numbers = not names and not all(tables)
+    if opened and numbers:
         require_numbers(opened, values, remedy="state them: --labels liver,tumour")
-    return values, dict(names or {value: name for value, name in values_used(values).items() if value})
+    if folders:
+        values |= {name: value for value, name in known.items() if value}
+        found = sorted({_stem(file) or "" for folder in folders for file in masks_of(folder)})
+        if numbers:
+            raise InputError(f"masks named {', '.join(found[:3])} beside labels that are numbers alone",
+                             expected="names of the values", remedy="state them: --labels liver,tumour")
+        for name in found if not names else ():
+            values.setdefault(name, 1 + max(values.values(), default=0))
+    return values, {**{value: name for value, name in values_used(values).items() if value},
+                    **{value: name for value, name in known.items() if value}}
 
 
 def read_pair(predicted: Path, true: Path, case: str, values: Mapping[str, int]
@@ -74,7 +99,7 @@ def read_pair(predicted: Path, true: Path, case: str, values: Mapping[str, int]
     for what, path in (("truth", true), ("prediction", predicted)):
         if objects[what]:
             continue
-        made[what], own = read_labels(path, case, what)
+        made[what], own = read_labels(path, case, what) if path.is_file() else read_masks(path, case, what, values)
         if grid is not None and (apart := grid_difference(own, grid)) is not None:
             raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
                                 remedy="resample the prediction onto that grid (nearest neighbour)")
@@ -166,12 +191,29 @@ def read_labels(path: Path, case: str, what: str) -> tuple[Integer[Tensor, "time
     return data.to(torch.uint8 if float(data.max()) < 256 else torch.int32), image.grid
 
 
+def masks_of(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder: the masks of a case where it stands for one."""
+    return sorted(file for file in folder.iterdir() if file.name.endswith((".nii", ".nii.gz")))
+
+
+def read_masks(folder: Path, case: str, what: str, values: Mapping[str, int]
+               ) -> tuple[Integer[Tensor, "time z y x"], Grid]:
+    """The same of a folder with a mask for each structure, those without a value left out."""
+    try:
+        labels = read_mask_folder(folder, only=values)
+    except FirstreadError as error:
+        raise type(error)(f"{case}: the {what} {folder.name}: {error.got}", expected=error.expected,
+                          remedy=error.remedy) from error
+    table = torch.tensor([0, *(values[name] for name in labels.names[1:])], dtype=torch.int32)
+    return table[labels.data[0, :, 0].long()], labels.grid
+
+
 def _cases(folder: Path) -> dict[str, Path]:
     """Label files of a folder by the name of the case."""
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     found = {name: path for path in paths if path.is_file() and (name := _stem(path)) is not None}
     for path in paths:
-        if path.is_dir() and seg_files(path):
+        if path.is_dir() and (seg_files(path) or masks_of(path)):
             found.setdefault(path.name.removesuffix("_seg"), path)
     return found
 

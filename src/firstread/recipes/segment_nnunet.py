@@ -40,7 +40,7 @@ def nnunet_rows(data: DataSet, plan: Plan, folds: Sequence[Sequence[int]], work:
             if not (home / "preprocessed" / NAME / "splits_final.json").is_file():
                 _prepare(data, plan, folds, home, python)
             made = _run(python, home, "train", "--fold", str(number), "--iterations", str(iterations))
-            stage = open_segmenter(Path(made["folder"]), folds=[number], mirror=False)
+            stage = open_segmenter(Path(made["folder"]), folds=[number], mirror=False, overlap=plan.overlap)
             found = score(stage, plan, [data.samples[n] for n in held])
             write_text(stored, json.dumps({**made, "plan": "nnU-Net 2d", "rows": found, "all_s": made["train_s"]}))
         rows += json.loads(stored.read_text(encoding="utf-8"))["rows"]
