@@ -24,8 +24,8 @@ from firstread.ops.resample import sample
 def directions(count: int, axes: int) -> Float[Tensor, "ray axes"]:
     """``count`` unit vectors, evenly about a circle, or nearly so over a sphere (a Fibonacci spiral).
 
-    >>> directions(4, 2).round().tolist()
-    [[0.0, 1.0], [1.0, -0.0], [0.0, -1.0], [-1.0, 0.0]]
+    >>> directions(4, 2).round().long().tolist()
+    [[0, 1], [1, 0], [0, -1], [-1, 0]]
     """
     step = torch.arange(count, dtype=torch.float64)
     if axes == 2:
