@@ -28,12 +28,14 @@ import numpy as np
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                                   "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "NUMBA_NUM_THREADS")}
-TOOLS = {"firstread": "firstread", "firstread, fewer steps": "firstread", "ANTs SyN, CC": "antspyx",
+TOOLS = {"firstread": "firstread", "firstread, fewer steps": "firstread", "firstread, more steps": "firstread",
+         "ANTs SyN, CC": "antspyx",
          "ANTs SyN, MI": "antspyx", "dipy SyN, CC": "dipy", "elastix B-spline, MI": "itk-elastix",
          "SimpleITK demons": "SimpleITK"}
 COMMANDS = {
     "firstread": "find_velocity(fixed, moving)",
     "firstread, fewer steps": "Effort(shrink=(4, 2), iterations=(60, 40))",
+    "firstread, more steps": "Effort(iterations=(60, 60, 100), fluid=1.0)",
     "ANTs SyN, CC": "registration('SyNOnly', syn_metric='CC', syn_sampling=2, reg_iterations=(100, 70, 20))",
     "ANTs SyN, MI": "registration('SyNOnly', reg_iterations=(100, 70, 20))",
     "dipy SyN, CC": "SymmetricDiffeomorphicRegistration(CCMetric(3), [10, 10, 5]), the tutorial's",
@@ -115,7 +117,9 @@ def by_firstread(tool: str, fixed, moving, others):
     from firstread.ops.velocity import identity_index
 
     torch.set_num_threads(1)
-    effort = Effort(shrink=(4, 2), iterations=(60, 40)) if "fewer" in tool else Effort()
+    efforts = {"firstread, fewer steps": Effort(shrink=(4, 2), iterations=(60, 40)),
+               "firstread, more steps": Effort(iterations=(60, 60, 100), fluid=1.0)}
+    effort = efforts.get(tool, Effort())
     one, two = (torch.from_numpy(image / np.quantile(image, 0.999)) for image in (fixed, moving))
 
     def run():

@@ -143,7 +143,9 @@ def _points(table: PointTable, steps: Sequence[Transform], onto: Image | None, s
 def _seen(image: Image, steps: Sequence[Transform], grid: Grid, settings: WarpSettings
           ) -> tuple[Tensor, float, tuple[Note, ...]]:
     """The image on ``grid``, slab by slab; the share of the grid that lies in the image; what to know about it."""
-    made, inside, reached, notes = [], 0, 0, []
+    made: list[Tensor] = []
+    notes: list[Note] = []
+    inside, reached = 0, 0
     height = max(1, SLAB // (grid.shape[1] * grid.shape[2]))
     fields = [step.from_grid for step in steps if step.from_grid is not None]
     for z in range(0, grid.shape[0], height):
