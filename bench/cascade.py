@@ -109,8 +109,8 @@ def scan(size: int, frames: int, coils: int):
     image = 0.35 * ((y / 0.8) ** 2 + (x / 0.9) ** 2 < 1) + 0.6 * (y**2 + x**2 < radius**2)
     record = Image(Rows.subjects(1), image[None, :, None, None].float(),
                    Grid.from_spacing((1, size, size), (8.0, 320 / size, 320 / size)))
-    given = {"coils": LoopCoils(count=coils)} if coils > 1 else {}
-    return Encode(sampling=VariableDensity(acceleration=6, centre_lines=8), snr=30, **given)(record, Key(0, "encode"))
+    stage = Encode(sampling=VariableDensity(acceleration=6, centre_lines=8), snr=30, coils=LoopCoils(count=coils))
+    return stage(record, Key(0, "encode"))
 
 
 def peak_gflops() -> float:
