@@ -30,8 +30,9 @@ class Losses:
     rows: Sequence[Mapping[str, Any]]
 
     def table(self, structure: str, what: str) -> Float[Tensor, "subject margin"]:
-        """One loss of every subject at every margin, or a volume over the predicted one."""
-        return torch.tensor([row[structure][what] for row in self.rows], dtype=torch.float64)
+        """One loss of every subject at every margin (at most 1), or a volume over the predicted one."""
+        found = torch.tensor([row[structure][what] for row in self.rows], dtype=torch.float64)
+        return found.clamp_max(1) if what in WHAT else found  # a grown contour can claim more than the predicted one
 
     def select(self, index: Int[Tensor, " chosen"]) -> Losses:
         """Some of the subjects."""
@@ -129,7 +130,8 @@ def page(calibration: Losses, test: Losses, shifted: Mapping[str, Losses], *, co
         "The margin from a random half of the test family, the mean loss of the other half with a 95 % bootstrap "
         "interval over its subjects. *Without margin*: of the predicted contour itself.\n",
         table("split", split, structures),
-        "What is guaranteed is the mean over draws of calibration and test subjects; a single split may lie above.\n",
+        "What is guaranteed is the mean over draws of calibration and test subjects; a single split may lie above. "
+        "That the mean lies well below comes of the pixels: a contour moves by one of them or not at all.\n",
         "\n".join(lines) + "\n",
         "## Subjects that are not exchangeable\n",
         "The margin from the calibration family; test subjects of the test family (the same scanner), and its first "
