@@ -46,6 +46,7 @@ from firstread.recipes.segment_tables import page
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 FOLDS, STEPS, BATCH, CURVE_FOLDS, CURVE_STEPS = 4, 400, 8, 5, 120
+NNUNET_STEPS = 50  # that take as long as STEPS of the others
 PATCH, PIXEL_MM, CURVE_PATCH, CURVE_PIXEL_MM = (80, 80), 2.0, (96, 96), 1.5
 LABELLED, STARTS, PAINTING_STEPS = (1, 2, 5, 15), ("random", "phantom", "self"), 60
 ARMS = {"firstread": NetworkPlan(),
