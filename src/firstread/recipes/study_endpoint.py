@@ -250,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = Study(setting, tuple(asked.accelerations), tuple(asked.arms), asked.seeds, asked.steps, asked.test,
                       asked.baseline)
         unsaid = ("output", "work", "device", "accelerations")
-        words = [word for name, value in vars(asked).items()
+        shown = vars(asked) | {"network": asked.network and f"FOLDER/{Path(asked.network).name}"}
+        words = [word for name, value in shown.items()
                  if name not in unsaid and value is not None and (name, value) != ("name", "endpoint")
                  for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
         masks = asked.output / f"{asked.name}-lines"
