@@ -132,7 +132,7 @@ def test_names_that_do_not_fit_are_refused(folders):
     (folders / "names.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"names\.json"):
         evaluate_to_folder(mine, truth, folders / "new", EvaluateSettings(labels=str(folders / "names.json")))
-    with pytest.raises(InputError, match="a folder and a file"):
+    with pytest.raises(InputError, match=r"masks named .* or give two folders of cases"):
         evaluate_to_folder(mine, truth / "p2.nii.gz", folders / "new")
     save(folders / "empty" / "p2.nii.gz", volume() * 0)
     with pytest.raises(InputError, match="no labels in"):

@@ -80,7 +80,8 @@ def segment_names(pairs: Iterable[tuple[Path, Path]], names: Mapping[int, str] |
         found = sorted({_stem(file) or "" for folder in folders for file in masks_of(folder)})
         if numbers:
             raise InputError(f"masks named {', '.join(found[:3])} beside labels that are numbers alone",
-                             expected="names of the values", remedy="state them: --labels liver,tumour")
+                             expected="names of the values", remedy="state them (--labels liver,tumour), or give two "
+                             "folders of cases")
         for name in found if not names else ():
             values.setdefault(name, 1 + max(values.values(), default=0))
     return values, {**{value: name for value, name in values_used(values).items() if value},

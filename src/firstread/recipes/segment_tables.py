@@ -132,12 +132,13 @@ def _classical(found: Mapping[str, Any], columns: Sequence[str], keys: Sequence[
 
 
 ABOUT_STARTS = {"random": "random weights", "phantom": "the default weight, trained on simulated hearts alone",
-           "self": "weights that had learned, in {steps} steps, to paint hidden blocks of the images of all 15 "
+           "self": "weights that had learned, in {steps} steps, to paint hidden blocks of the images of all "
                    "patients who are not held out, without labels"}
 
 
 def _curve(found: Mapping[str, Any], columns: Sequence[str], keys: Sequence[str | None], minutes: float) -> list[str]:
     points, draws = found["curve"], found["draws"]
+    scored = len({row["patient"] for row in next(iter(points.values()))}) // draws
     starts = list(dict.fromkeys(name.split()[1] for name in points if not name.startswith("0 ")))
     about = "; ".join(ABOUT_STARTS[s].format(steps=found["painting_steps"]) + f" (`{s}`)" for s in starts)
     absent = [f"`{s}`" for s in ABOUT_STARTS if s not in starts]
@@ -146,7 +147,7 @@ def _curve(found: Mapping[str, Any], columns: Sequence[str], keys: Sequence[str 
              f"The network of the default weight `heart-sax` (plain U-Net), trained for {found['curve_steps']} steps "
              f"with few labelled patients. It starts from {about}.{left} "
              + ("One fold draws its" if draws == 1 else f"Each of {draws} folds draws its own")
-             + " labelled patients out of its 15, and is scored on its 5. Zero patients: the default weight as it is, "
+             + f" labelled patients, and is scored on its {scored} others. Zero patients: the default weight as it is, "
              "in plain tiles, without the search, the ensemble and the clean-up of `firstread read`. Pixels of 1.5 mm. "
              "The steps are few: the curve says what a start is worth to who cannot train long, not in the end.", "",
              f"| labelled patients | start | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
