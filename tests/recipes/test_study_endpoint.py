@@ -43,6 +43,20 @@ def test_arms_are_trained_once_and_read_with_the_mask_that_was_exported(pool, tm
     assert run(TINY, 4.0, tmp_path / "work", tmp_path, device="cpu") == made
 
 
+def test_subjects_looked_at_before_are_left_out_and_seeds_begin_where_asked(pool, tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(study_endpoint, "store_all", lambda folder, stack, family, count: pool[:1] * min(count, 5))
+    monkeypatch.setattr(study_endpoint, "_stored", lambda place, *rest: places.append(place.name) or {"LVEF": 50.0})
+    fresh = replace(TINY, arms=("separate",), baseline="separate", seeds=1, skip=3, first_seed=4)
+    made = run(fresh, 4.0, tmp_path / "work", tmp_path, device="cpu")
+    assert places == ["0003.json", "0004.json"] and [len(seed) for seed in made["separate"]] == [2]
+    assert (tmp_path / "separate-4-seed4.json").is_file()
+    page = report(replace(TINY, skip=3, first_seed=4), tabulate(TINY, 4.0, {"fine-tuned": made_up(1.0)}), "the command")
+    assert "after 3 that were looked at before" in page and f"seeds 4 to {3 + TINY.seeds}" in page
+    with pytest.raises(SettingError, match="none negative"):
+        replace(TINY, skip=-1)
+
+
 def made_up(gain: float, missing: int | None = None) -> list[list[dict]]:
     noise = torch.randn(40, generator=torch.Generator().manual_seed(0)).tolist()
     return [[{"NRMSE": 0.2, "LVEF": float("nan") if number == missing else 55.0 + gain * error, "LVEF true": 55.0,

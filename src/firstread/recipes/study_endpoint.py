@@ -64,7 +64,11 @@ def folder_of(work: Path, setting: Setting, steps: int, acceleration: float, see
 
 @dataclass(frozen=True)
 class Study:
-    """How large the study is; baseline: the arm that all are compared with."""
+    """How large the study is.
+
+    baseline: the arm that all are compared with; skip: the first test subjects, which were looked at before;
+    first_seed: seeds begin there.
+    """
 
     setting: Setting
     accelerations: tuple[float, ...]
@@ -73,14 +77,18 @@ class Study:
     steps: int
     test: int
     baseline: str = "fine-tuned"
+    skip: int = 0
+    first_seed: int = 0
 
     def __post_init__(self):
         least = 2 * smallest_calibration((1 + LEVEL) / 2)
-        if self.baseline not in self.arms or self.test < least or min(self.seeds, self.steps) < 1:
-            raise SettingError(f"baseline {self.baseline!r}, arms {self.arms}, {self.test} test subjects, {self.seeds} "
-                               f"seeds, {self.steps} steps", expected=f"a baseline among the arms, {least} subjects or "
-                               "more (each half calibrates the other), one seed and step or more",
-                               remedy="correct --baseline, --arms, --test, --seeds or --steps")
+        if (self.baseline not in self.arms or self.test < least or min(self.seeds, self.steps) < 1
+                or min(self.skip, self.first_seed) < 0):
+            raise SettingError(f"baseline {self.baseline!r}, arms {self.arms}, {self.test} test subjects after "
+                               f"{self.skip}, {self.seeds} seeds from {self.first_seed}, {self.steps} steps",
+                               expected=f"a baseline among the arms, {least} subjects or more (each half calibrates "
+                               "the other), one seed and step or more, none negative",
+                               remedy="correct --baseline, --arms, --test, --skip, --seeds, --first-seed or --steps")
 
     def at(self, acceleration: float) -> Setting:
         """The setting of one acceleration."""
@@ -94,9 +102,9 @@ class Study:
 def run(study: Study, acceleration: float, work: Path, masks: Path, *, device: str) -> dict[str, list[list[Numbers]]]:
     """Train and read what is not there yet; by arm the numbers of each seed and test subject."""
     pool = store_all(work / "subjects", study.setting.stack, "train", study.setting.subjects)
-    tested = store_all(work / "subjects", study.setting.stack, "test", study.test)
+    tested = store_all(work / "subjects", study.setting.stack, "test", study.skip + study.test)
     made: dict[str, list[list[Numbers]]] = {arm: [] for arm in study.arms}
-    for seed in range(study.seeds):
+    for seed in range(study.first_seed, study.first_seed + study.seeds):
         for arm in study.arms:
             folder = folder_of(work, study.setting, study.steps, acceleration, seed)
             print(f"{acceleration:g}-fold, seed {seed}, {arm}", file=sys.stderr, flush=True)
@@ -105,7 +113,7 @@ def run(study: Study, acceleration: float, work: Path, masks: Path, *, device: s
             file = masks / f"{arm}-{acceleration:g}-seed{seed}.json"
             pattern.write(file, parts.pattern())
             made[arm].append([_stored(folder / arm / f"{number:04d}.json", parts, study.at(acceleration), path, number,
-                                      file, device) for number, path in enumerate(tested)])
+                                      file, device) for number, path in enumerate(tested) if number >= study.skip])
     return made
 
 
@@ -231,7 +239,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--subjects", type=int, default=64, help="training subjects")
     parser.add_argument("--test", type=int, default=200, help="test subjects")
     parser.add_argument("--steps", type=int, default=300, help="training steps of each arm, a subject each")
+    parser.add_argument("--skip", type=int, default=0, help="first test subjects to leave out: looked at before")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="seeds begin there")
     parser.add_argument("--matrix", type=int, nargs=2, default=[160, 56], metavar=("LINES", "COLUMNS"))
     parser.add_argument("--spacing", type=float, default=2.0, help="pixel size in mm")
     parser.add_argument("--patch", type=int, default=96, help="of the segmentation, pixels of 1.5 mm")
@@ -248,12 +258,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         setting = Setting(stack=stack, subjects=asked.subjects, centre_lines=2, patch=asked.patch,
                           network=asked.network)
         study = Study(setting, tuple(asked.accelerations), tuple(asked.arms), asked.seeds, asked.steps, asked.test,
-                      asked.baseline)
+                      asked.baseline, asked.skip, asked.first_seed)
         unsaid = ("output", "work", "device", "accelerations")
         shown = vars(asked) | {"network": asked.network and f"FOLDER/{Path(asked.network).name}"}
         words = [word for name, value in shown.items()
-                 if name not in unsaid and value is not None and (name, value) != ("name", "endpoint")
-                 for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+                 if name not in unsaid and value not in (None, 0) and (name, value) != ("name", "endpoint")
+                 for word in (f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value]))]
         masks = asked.output / f"{asked.name}-lines"
         masks.mkdir(parents=True, exist_ok=True)
         rows: list[Row] = []
