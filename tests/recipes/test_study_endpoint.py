@@ -51,7 +51,8 @@ def test_subjects_looked_at_before_are_left_out_and_seeds_begin_where_asked(pool
     made = run(fresh, 4.0, tmp_path / "work", tmp_path, device="cpu")
     assert places == ["0003.json", "0004.json"] and [len(seed) for seed in made["separate"]] == [2]
     assert (tmp_path / "separate-4-seed4.json").is_file()
-    page = report(replace(TINY, skip=3, first_seed=4), tabulate(TINY, 4.0, {"fine-tuned": made_up(1.0)}), "the command")
+    rows = tabulate(replace(TINY, arms=("fine-tuned",)), 4.0, {"fine-tuned": made_up(1.0)})
+    page = report(replace(TINY, skip=3, first_seed=4), rows, "the command")
     assert "after 3 that were looked at before" in page and f"seeds 4 to {3 + TINY.seeds}" in page
     with pytest.raises(SettingError, match="none negative"):
         replace(TINY, skip=-1)

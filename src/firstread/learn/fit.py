@@ -98,13 +98,13 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
     return model.eval()
 
 
-def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[tuple[float, list[nn.Parameter]]]:
+def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[tuple[float, list[Tensor]]]:
     """Parameters by the factor of their learning rate; of several beginnings that fit a name the longest counts.
 
     >>> [(rate, len(group)) for rate, group in parameter_groups(nn.Linear(2, 1), {"bias": 10.0})]
     [(1.0, 1), (10.0, 1)]
     """
-    found: dict[float, list[nn.Parameter]] = {}
+    found: dict[float, list[Tensor]] = {}
     unused = set(rates)
     for name, parameter in model.named_parameters():
         fitting = [prefix for prefix in rates if name.startswith(prefix)]
