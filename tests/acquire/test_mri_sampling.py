@@ -95,7 +95,12 @@ def test_learned_mask_has_a_gradient_and_learns_the_lines_that_matter():
 @pytest.mark.parametrize("make", [lambda: VariableDensity(acceleration=0.5)(1, 64, torch.Generator()),
                                   lambda: LearnedMask(lines=8, count=9),
                                   lambda: LearnedMask(lines=8, count=4)(1, 9, torch.Generator()),
-                                  lambda: UniformLines(acceleration=0)])
+                                  lambda: VariableDensity(acceleration=float("nan"))(1, 64, torch.Generator()),
+                                  lambda: LearnedMask(lines=8, count=4, temperature=0),
+                                  lambda: LearnedMask(lines=8, count=4, temperature=float("nan")),
+                                  lambda: LearnedMask(lines=8, count=4, frames=0),
+                                  lambda: UniformLines(acceleration=0), lambda: UniformLines(centre_lines=-1),
+                                  lambda: UniformLines(centre_lines=9)(1, 8, torch.Generator())])
 def test_refuses_what_does_not_fit(make):
     with pytest.raises(SettingError, match="expected"):
         make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -41,8 +42,8 @@ def line_probability(lines: int, acceleration: float | int) -> Float[Tensor, " l
 
 def budget(lines: int, acceleration: float | int, centre_lines: int) -> int:
     """Lines per frame at an acceleration, ``int(N / R)``, the centre lines included; refuses what does not fit."""
-    count = int(lines / acceleration)
-    if acceleration < 1 or not 0 <= centre_lines <= count:
+    count = int(lines / acceleration) if acceleration >= 1 else 0  # not so for nan
+    if not acceleration >= 1 or not 0 <= centre_lines <= count:
         raise SettingError(f"{acceleration}-fold acceleration with {centre_lines} centre lines of {lines}",
                            expected=f"acceleration ≥ 1 and at most int(lines / acceleration) = {count} centre lines",
                            remedy="lower the acceleration or the number of centre lines")
@@ -84,11 +85,15 @@ class UniformLines:
     """
 
     def __init__(self, *, acceleration: int = 4, centre_lines: int = 16, shift_per_frame: int = 1):
-        if acceleration < 1:
-            raise SettingError(f"acceleration {acceleration}", expected="1 or more", remedy="raise `acceleration`")
+        if acceleration < 1 or centre_lines < 0:
+            raise SettingError(f"acceleration {acceleration} with {centre_lines} centre lines",
+                               expected="1 or more, with no fewer than 0 centre lines", remedy="correct the numbers")
         self.acceleration, self.centre_lines, self.shift_per_frame = acceleration, centre_lines, shift_per_frame
 
     def __call__(self, frames: int, lines: int, generator: torch.Generator) -> Float[Tensor, "frames lines"]:
+        if self.centre_lines > lines:
+            raise SettingError(f"{self.centre_lines} centre lines of {lines}", expected="no more than there are lines",
+                               remedy="lower the number of centre lines")
         first = int(torch.randint(self.acceleration, (1,), generator=generator))
         k = torch.arange(lines).expand(frames, lines)
         shift = first + self.shift_per_frame * torch.arange(frames)[:, None]
@@ -129,6 +134,9 @@ class LearnedMask(nn.Module):
                                expected="centre lines ≤ count ≤ lines, count 1 or more", remedy="correct the numbers")
         if relaxation not in ("sigmoid", "budget"):
             raise SettingError(f"relaxation {relaxation!r}", expected="'sigmoid' or 'budget'", remedy="choose one")
+        if not 0 < temperature < math.inf or frames < 1:
+            raise SettingError(f"temperature {temperature}, {frames} frames", expected="a temperature above zero, one "
+                               "frame or more", remedy="correct the numbers")
         self.lines, self.count, self.centre_lines, self.temperature = lines, count, centre_lines, temperature
         self.relaxation = relaxation
         near = line_probability(lines, lines / count).log().float()
