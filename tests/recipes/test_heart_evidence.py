@@ -9,6 +9,7 @@ import torch
 
 from firstread.core.stage import Chain
 from firstread.recipes import heart_subjects as subjects
+from firstread.recipes.evidence_heart import Job
 from firstread.recipes.heart_tables import UNITS, Results, calibrate_on, groups, image_rows, report
 from firstread.reconstruct.direct import ZeroFilled
 from firstread.trust.intervals import ConformalIntervals
@@ -126,3 +127,13 @@ def test_groups_and_images_are_means_over_their_subjects():
     assert {row["name"]: row["count"] for row in found} == {"dilated": 5, "normal": 5}
     error = [row["point"]["LVEF"] - row["truth"]["LVEF"] for row in tested.rows[1::2]]
     assert math.isclose(found[0]["mean"], sum(error) / 5)
+
+
+def test_a_subject_whose_numbers_are_stored_is_not_simulated_again(tmp_path, monkeypatch):
+    job = Job(tmp_path, subjects.Scanner(), None, "measured", 0)
+    stored = job.file(subjects.Reader.build(None), "test", 3)
+    stored.write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(subjects, "simulate", lambda *args: pytest.fail("simulated again"))
+    assert job.run("test", 3) == stored
+    with pytest.raises(pytest.fail.Exception, match="simulated again"):
+        replace(job, classical=4).run("test", 3)

@@ -56,34 +56,43 @@ class Job:
     classical: int
     images: bool = False
 
+    def file(self, reader: subjects.Reader, family: Family, index: int) -> Path:
+        """Where the numbers of a subject are stored."""
+        return self.cache / f"{self._stem(family, index)}-{self._source(reader)}{reader.label(reader.measure)}.json"
+
     def run(self, family: Family, index: int) -> Path | None:
         """All steps of one subject that are not stored yet; the file of the last, None where ``until`` ends earlier."""
-        stem = f"{family}-{index:04d}-{self.scanner.label()}"
+        stem = self._stem(family, index)
         scan, rivals = self.cache / f"{stem}.npz", self.cache / f"{stem}.classical.json"
+        compared = family == "test" and index < self.classical and not self.images
+        reader = None if self.until == STEPS[0] else subjects.Reader.build(self.weights)
+        if reader is not None and self.until == STEPS[2] and (rivals.is_file() or not compared):
+            stored = self.file(reader, family, index)
+            if stored.is_file():
+                return stored
         if not scan.is_file():
             subjects.save(scan, subjects.simulate(self.scanner, family, index))
         made = subjects.load(scan)
-        if family == "test" and index < self.classical and not self.images and not rivals.is_file():
+        if compared and not rivals.is_file():
             errors = subjects.classical_errors(made, [CGSense(), TemporalTV()])
             write_text(rivals, json.dumps(errors))
-        if self.until == STEPS[0]:
+        if reader is None:
             return None
-        reader = subjects.Reader.build(self.weights)
-        source = "images" if self.images else reader.label(reader.reconstruct)
-        picture = self.cache / f"{stem}-{source}.image.npz"
+        picture = self.cache / f"{stem}-{self._source(reader)}.image.npz"
         if not self.images and not picture.is_file():
             image, errors = subjects.reconstructed(reader, made)
             write_array(picture, image=image.numpy(), errors=np.array(json.dumps(errors)))
         if self.until == STEPS[1]:
             return None
-        numbers = self.cache / f"{stem}-{source}{reader.label(reader.measure)}.json"
+        numbers = self.file(reader, family, index)
         if not numbers.is_file():
             if self.images:
                 image = subjects.scanned(self.scanner, made, subjects.FIRST_SEED[family] + index)
                 errors = {subjects.OURS: subjects.image_errors(made.as_image(image), made.magnitude)}
             else:
-                with np.load(picture) as stored:
-                    image, errors = torch.from_numpy(stored["image"]), json.loads(str(stored["errors"]))
+                with np.load(picture) as stored_image:
+                    image, errors = (torch.from_numpy(stored_image["image"]),
+                                     json.loads(str(stored_image["errors"])))
             if not self.images and rivals.is_file():
                 errors |= json.loads(rivals.read_text(encoding="utf-8"))
             begun = time.process_time()
@@ -91,16 +100,21 @@ class Job:
             write_text(numbers, json.dumps(found | {"cpu_seconds": time.process_time() - begun}))
         return numbers
 
+    def _stem(self, family: Family, index: int) -> str:
+        return f"{family}-{index:04d}-{self.scanner.label()}"
+
+    def _source(self, reader: subjects.Reader) -> str:
+        return "images" if self.images else reader.label(reader.reconstruct)
 
     def described(self, family: Family, index: int) -> Float[Tensor, " feature"]:
         """Features of one subject's image, as the chain sees it; what makes it must be stored."""
-        stem = f"{family}-{index:04d}-{self.scanner.label()}"
+        stem = self._stem(family, index)
         made = subjects.load(self.cache / f"{stem}.npz")
         if self.images:
             image = subjects.scanned(self.scanner, made, subjects.FIRST_SEED[family] + index)
         else:
             reader = subjects.Reader.build(self.weights)
-            with np.load(self.cache / f"{stem}-{reader.label(reader.reconstruct)}.image.npz") as stored:
+            with np.load(self.cache / f"{stem}-{self._source(reader)}.image.npz") as stored:
                 image = torch.from_numpy(stored["image"])
         return DescribeImage()(made.as_image(image)).data[0]
 

@@ -210,9 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def cohorts(scanner: Scanner, calibration: int, test: int) -> dict[str, Cohort]:
             job = Job(asked.cache, scanner, asked.weights, "measured", 0)
             run_all(job, in_turn(calibration, test), asked.workers, asked.minutes)
-            label = f"{scanner.label()}-{reader.label(reader.reconstruct)}{reader.label(reader.measure)}"
-            files = {family: [file for index in range(count) if (file := asked.cache /
-                              f"{family}-{index:04d}-{label}.json").is_file()]
+            files = {family: [file for index in range(count) if (file := job.file(reader, family, index)).is_file()]
                      for family, count in (("calibration", calibration), ("test", test))}
             return {family: cohort(scanner, found) for family, found in files.items() if found}
 

@@ -43,10 +43,8 @@ class AdaptedJob(Job):
         plain = cast(Cascade, reader.reconstruct.stage("image"))
         return reader.reconstruct.replacing("image", AdaptedCascade(network=plain.network, steps=self.steps)).eval()
 
-    def file(self, reader: subjects.Reader, family: Family, index: int) -> Path:
-        """Where the numbers of a subject are stored."""
-        made = f"{reader.label(self.chain(reader))}{reader.label(reader.measure)}"
-        return self.cache / f"{family}-{index:04d}-{self.scanner.label()}-{made}.json"
+    def _source(self, reader: subjects.Reader) -> str:
+        return reader.label(self.chain(reader))
 
     def run(self, family: Family, index: int) -> Path | None:
         """Adapt, reconstruct, measure one subject, where that is not stored yet."""
@@ -54,7 +52,7 @@ class AdaptedJob(Job):
         numbers = self.file(reader, family, index)
         if numbers.is_file():
             return numbers
-        made = subjects.load(self.cache / f"{family}-{index:04d}-{self.scanner.label()}.npz")
+        made = subjects.load(self.cache / f"{self._stem(family, index)}.npz")
         begun = time.process_time()
         with torch.no_grad():
             image = self.chain(reader)(Case({"kspace": made.kspace}))["image"]
