@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from firstread.chains.direct import direct_endpoint, stage_of
-from firstread.chains.heart import SEGMENTATION, networks_of
+from firstread.chains.heart import SEGMENTATION
+from firstread.chains.trained import networks_of
 from firstread.core.errors import SettingError
 from firstread.recipes import direct_from_kspace as recipe
 from firstread.recipes import study_direct

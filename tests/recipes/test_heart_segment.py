@@ -8,7 +8,7 @@ import torch
 
 from firstread.analyze.consensus import Consensus
 from firstread.analyze.segment import Segment
-from firstread.chains.heart import networks_of
+from firstread.chains.trained import networks_of
 from firstread.core.errors import InputError, SettingError
 from firstread.core.keys import Key
 from firstread.recipes import evaluate_acdc, heart_segment

@@ -33,8 +33,9 @@ class Segment(Stage):
     spacing_mm: the pixel size that the networks know; patch: pixels of the square around the heart.
     search: pixels of the central square in which the heart is looked for.
     rows_at_once: slices per call of a network, which bounds the memory.
+    members: one row of ``labels.members`` per input row and member, ``rows.draw`` counting members; else their mean.
 
-    One row of ``labels.members`` per input row and member, ``rows.draw`` counting members, on the input's grid. Where
+    The labels lie on the input's grid. Where
     the grid is the patient's, the slices are turned upright first, so that flipped or transposed copies of one image
     give the same labels. Complex images are taken by magnitude. Differentiable with respect to ``image.data``; where
     the patch lies is a constant of the gradient. Raises SettingError for more than one channel, SignalError for values
@@ -44,14 +45,19 @@ class Segment(Stage):
     result: ClassVar[str] = "labels.members"
 
     def __init__(self, *, networks: Sequence[nn.Module], names: tuple[str, ...] = NAMES, spacing_mm: float = 1.5,
-                 patch: int = 128, search: int = 192, rows_at_once: int = 32) -> None:
+                 patch: int = 128, search: int = 192, rows_at_once: int = 32, members: bool = True) -> None:
         super().__init__()
         if not networks or min(spacing_mm, patch, search, rows_at_once) <= 0:
             raise SettingError(f"{len(networks)} networks, spacing {spacing_mm} mm, patch {patch}",
                                expected="one network or more and sizes above zero", remedy="correct the settings")
         self.networks = nn.ModuleList(networks)
         self.names, self.spacing_mm, self.patch, self.search = names, spacing_mm, patch, search
-        self.rows_at_once = rows_at_once
+        self.rows_at_once, self.members = rows_at_once, members
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return self.names
 
     def forward(self, image: Image) -> SoftLabels:
         data = _magnitude(image.data)
@@ -70,8 +76,9 @@ class Segment(Stage):
             back = resample(foreground, target, upright_grid).unflatten(1, (time, -1)).clamp(0, 1)
             rest = (1 - back.sum(dim=2, keepdim=True)).clamp(min=0)
             members.append(undo(torch.cat((rest, back), dim=2)))
-        made = torch.stack(members, dim=1).flatten(0, 1)
-        count = len(members)
+        stacked = torch.stack(members, dim=1)
+        made = (stacked if self.members else stacked.mean(dim=1, keepdim=True)).flatten(0, 1)
+        count = len(made) // batch
         rows = image.rows.repeat_rows(count)
         draw = rows.draw * count + torch.arange(count, device=rows.draw.device).repeat(batch)
         notes = () if image.grid.has_mm else (replace(ASSUMED, text=ASSUMED.text.format(self.spacing_mm)),)

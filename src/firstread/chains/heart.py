@@ -17,21 +17,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-import torch
-
 from firstread.analyze.classes import MapClasses, heart_sources
 from firstread.analyze.consensus import Consensus, Harden
 from firstread.analyze.segment import Segment
 from firstread.chains.models import open_segmenter
+from firstread.chains.trained import networks_of
 from firstread.core.case import Case
-from firstread.core.errors import FormatError, InputError
+from firstread.core.errors import InputError
 from firstread.core.provenance import weights_hash
 from firstread.core.reading import Basis
 from firstread.core.records import Features, Image, KSpace, Phenotypes
 from firstread.core.stage import Chain, Stage
 from firstread.measure.cardiac import CardiacFunction
 from firstread.nets.cascade import DeepCascade
-from firstread.nets.unet import UNet
 from firstread.reconstruct.cascade import Cascade
 from firstread.reconstruct.direct import ZeroFilled
 from firstread.trust.describe import DescribeImage
@@ -39,7 +37,7 @@ from firstread.trust.fingerprints import frame_fingerprints
 from firstread.trust.intervals import Calibration, ConformalIntervals, PlainIntervals
 from firstread.trust.scores import member_rows, member_spread
 from firstread.trust.shift import ShiftGuard
-from firstread.zoo.store import Weight, asset, load
+from firstread.zoo.store import asset, load
 
 SEGMENTATION, RECONSTRUCTION = "heart-sax", "heart-cascade"
 CALIBRATIONS = {"k-space": "heart-intervals", "images": "heart-intervals-images"}
@@ -160,23 +158,3 @@ def made_with(calibration: Calibration, stages: Sequence[Stage]) -> bool:
     """Whether a calibration was made with exactly the weights of these stages, no fewer and no more."""
     return dict(calibration.weights) == {stage.name: made for stage in stages
                                          if (made := weights_hash(stage)) is not None}
-
-
-def networks_of(weight: Weight) -> list[UNet]:
-    """The members of an ensemble: parameters named ``member0.…``, ``member1.…``; the card's ``network`` is the U-Net's
-    settings.
-
-    Raises FormatError for a weight that is no ensemble of U-Nets.
-    """
-    prefixes = sorted({name.split(".")[0] for name in weight.state})
-    try:
-        settings = weight.card["network"]
-        networks = [UNet(channels_in=settings["channels_in"], channels_out=settings["channels_out"],
-                         widths=tuple(settings["widths"])) for _ in prefixes]
-        for network, prefix in zip(networks, prefixes, strict=True):
-            network.load_state_dict(weight.part(prefix))
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise FormatError(f"weight {weight.name!r} ({reason})", expected="members of the U-Net that the card describes",
-                          remedy="check --weights") from error
-    return [network.eval().to(memory_format=torch.channels_last) for network in networks]

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from firstread.analyze.foreign import ForeignSegment
+from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
-from firstread.chains.trained import is_trained, open_trained, open_weight, weights_with_plan
+from firstread.chains.trained import is_trained, open_trained, open_weight, segmenting_weights
 from firstread.core.errors import InputError, SettingError
 from firstread.zoo.foreign import ForeignModel
 from firstread.zoo.monai_bundle import is_bundle, read_bundle
 from firstread.zoo.nnunet import is_nnunet, read_nnunet
 from firstread.zoo.script import read_network
+from firstread.zoo.store import names
 
 KNOWN = ("a folder of `segment train`, a default weight by name or .safetensors, a trained nnU-Net v2 folder, a MONAI "
          "bundle folder, TorchScript (.ts, .pt) or ONNX (.onnx)")
@@ -22,11 +24,11 @@ NETWORKS = (".ts", ".pt", ".onnx")
 
 def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None, members: bool = False,
                    mirror: bool = True, overlap: float | None = None, memory: int | None = None,
-                   stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan:
+                   stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan | Segment:
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
     path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, a folder of ``firstread segment
-    train``, or a default weight that carries a plan, by name or by its file. folds: which of an nnU-Net's, all by
+    train``, or a default weight that segments, by name or by its file. folds: which of an nnU-Net's, all by
     default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped copies
     are averaged, where the model was trained on such; overlap of windows: the model's own by default; memory: bytes
     that may be taken, of our own models alone (others' windows are fixed by how they were trained); stated: what
@@ -35,10 +37,14 @@ def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
     """
-    if Path(path).suffix == ".safetensors" or (not Path(path).exists() and str(path) in weights_with_plan()):
-        stage = open_weight(path if Path(path).suffix == ".safetensors" else str(path))
-        stage.memory = memory
-        return stage
+    if Path(path).suffix == ".safetensors" or (not Path(path).exists() and str(path) in names()):
+        weight = open_weight(path if Path(path).suffix == ".safetensors" else str(path), members=members)
+        if isinstance(weight, SegmentByPlan):
+            weight.memory = memory
+        elif memory is not None:
+            raise SettingError(f"a set memory for {path}, an ensemble of slices", expected="it for a model with a plan",
+                               remedy="leave it out: it takes 32 slices at a time")
+        return weight
     if is_trained(Path(path)):
         stage = open_trained(Path(path), members=members)
         stage.memory = memory
@@ -59,7 +65,8 @@ def read_model(path: Path, *, folds: Sequence[int | str] | None = None,
     if path.suffix in NETWORKS:
         return read_network(path, stated)
     if not path.exists():
-        raise InputError(f"nothing at {path.name}", expected=KNOWN, remedy="check the path")
+        raise InputError(f"nothing at {path.name}", expected=KNOWN, remedy="check the path; the default weights that "
+                         f"segment are {', '.join(segmenting_weights())}")
     if is_nnunet(path):
         return read_nnunet(path, folds)
     if is_bundle(path):

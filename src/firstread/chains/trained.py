@@ -9,16 +9,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.core.errors import FormatError, InputError
 from firstread.core.provenance import weights_hash
 from firstread.nets.build import build_network
 from firstread.nets.plan import Plan
 from firstread.nets.plan_file import plan_from, read_plan
+from firstread.nets.unet import UNet
+from firstread.zoo.store import Weight, load, names
 from firstread.zoo.store import card as stored_card
-from firstread.zoo.store import load, names
 
 CARD = "card.json"
 PLAN = "plan.json"
@@ -61,20 +64,43 @@ def trained_network(plan: Plan, weights: Path) -> nn.Module:
     return network.eval()
 
 
-def weights_with_plan() -> list[str]:
-    """The default weights that segment any image by themselves."""
-    return [name for name in names() if "plan" in stored_card(name)]
+def segmenting_weights() -> list[str]:
+    """The default weights that make labels of an image by themselves: those with a plan, and the heart's ensembles."""
+    return [name for name in names() if {"plan", "members"} & stored_card(name).keys()]
 
 
-def open_weight(name: str | Path) -> SegmentByPlan:
+def networks_of(weight: Weight) -> list[UNet]:
+    """The members of an ensemble: parameters named ``member0.…``, ``member1.…``; the card's ``network`` is the U-Net's
+    settings.
+
+    Raises FormatError for a weight that is no ensemble of U-Nets.
+    """
+    prefixes = sorted({name.split(".")[0] for name in weight.state})
+    try:
+        settings = weight.card["network"]
+        networks = [UNet(channels_in=settings["channels_in"], channels_out=settings["channels_out"],
+                         widths=tuple(settings["widths"])) for _ in prefixes]
+        for network, prefix in zip(networks, prefixes, strict=True):
+            network.load_state_dict(weight.part(prefix))
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"weight {weight.name!r} ({reason})", expected="members of the U-Net that the card describes",
+                          remedy="check --weights") from error
+    return [network.eval().to(memory_format=torch.channels_last) for network in networks]
+
+
+def open_weight(name: str | Path, *, members: bool = False) -> SegmentByPlan | Segment:
     """The stage of a default weight by its name, or of one's own by its ``.safetensors`` file with the card beside it.
 
-    Raises InputError for a weight that is not there or carries no plan, FormatError for a damaged one.
+    members: a row of labels for each network of an ensemble instead of their mean. Raises InputError for a weight that
+    is not there or makes no labels, FormatError for a damaged one.
     """
     stored = load(name)
+    if "members" in stored.card:
+        return Segment(networks=networks_of(stored), members=members).eval()
     if "plan" not in stored.card:
         raise InputError(f"a weight {stored.name!r} whose card has no plan", expected="one that segments images, such "
-                         f"as {weights_with_plan()}", remedy="see `firstread zoo`")
+                         f"as {segmenting_weights()}", remedy="see `firstread zoo`")
     plan = plan_from(stored.card["plan"], f"{stored.name}.json")
     network = build_network(plan)
     try:

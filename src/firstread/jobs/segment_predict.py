@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from firstread.analyze.consensus import harden
+from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.models import open_segmenter
 from firstread.core.errors import FirstreadError, InputError
@@ -45,6 +47,11 @@ def open_model(model: Path, memory_gib: float | None = None) -> tuple[Stage, tup
     return stage, tuple(c.value for c in stage.plan.classes) if isinstance(stage, SegmentByPlan) else None
 
 
+def hardened(stage: Stage, soft: SoftLabels) -> HardLabels:
+    """The most probable class of every voxel; a short-axis heart is cleaned up, as ``firstread read`` does."""
+    return harden(soft, clean=isinstance(stage, Segment))
+
+
 def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Path,
                       settings: PredictSettings | None = None, *, overwrite: bool = False,
                       progress: Progress = lambda text: None) -> dict[str, Any]:
@@ -67,7 +74,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
                     soft = stage(image)
             except FirstreadError as error:
                 raise type(error)(f"{name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
-            hard = soft.harden()
+            hard = hardened(stage, soft)
             chosen = values or tuple(range(len(hard.names)))
             written = write_values(work / f"{name}.nii.gz", hard, chosen)
             if settings.probabilities:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from firstread.chains.heart import networks_of
+from firstread.chains.trained import networks_of
 from firstread.core.errors import FirstreadError
 from firstread.recipes.evaluate_acdc import dice_table, failures, interval, segment_folder
 from firstread.recipes.evaluate_sunnybrook import cavity_dice

@@ -32,7 +32,8 @@ from firstread.acquire.mri import Encode
 from firstread.analyze.direct import SegmentCine, SegmentFromKSpace
 from firstread.analyze.segment import NAMES
 from firstread.chains.direct import network_of
-from firstread.chains.heart import RECONSTRUCTION, SEGMENTATION, networks_of
+from firstread.chains.heart import RECONSTRUCTION, SEGMENTATION
+from firstread.chains.trained import networks_of
 from firstread.core.case import Case
 from firstread.core.errors import SettingError
 from firstread.core.keys import Key

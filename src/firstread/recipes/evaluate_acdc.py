@@ -19,7 +19,7 @@ from torch import nn
 
 from firstread.analyze.consensus import Consensus
 from firstread.analyze.segment import Segment
-from firstread.chains.heart import networks_of
+from firstread.chains.trained import networks_of
 from firstread.core.errors import FirstreadError, InputError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from firstread.analyze.consensus import clean_up
 from firstread.analyze.segment import Segment
-from firstread.chains.heart import SEGMENTATION, networks_of
+from firstread.chains.heart import SEGMENTATION
+from firstread.chains.trained import networks_of
 from firstread.core.errors import FirstreadError, InputError
 from firstread.core.keys import Key
 from firstread.core.provenance import weights_hash

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from firstread.chains.heart import networks_of
+from firstread.chains.trained import networks_of
 from firstread.core.errors import SettingError
 from firstread.learn.losses import dice_cross_entropy, partial_dice_cross_entropy
 from firstread.recipes.heart_segment import SEED, RandomHearts, branch, save

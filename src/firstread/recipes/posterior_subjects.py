@@ -16,7 +16,8 @@ from firstread.acquire.heart_population import Family
 from firstread.acquire.repeat import RepeatNoise
 from firstread.analyze.consensus import Harden
 from firstread.analyze.segment import Segment
-from firstread.chains.heart import SEGMENTATION, networks_of
+from firstread.chains.heart import SEGMENTATION
+from firstread.chains.trained import networks_of
 from firstread.core.case import Case
 from firstread.core.stage import Chain
 from firstread.measure.cardiac import CardiacFunction

@@ -24,7 +24,8 @@ import torch
 from firstread.acquire.coils import LoopCoils
 from firstread.analyze.segment import NAMES, Segment
 from firstread.chains.direct import direct_endpoint
-from firstread.chains.heart import SEGMENTATION, networks_of
+from firstread.chains.heart import SEGMENTATION
+from firstread.chains.trained import networks_of
 from firstread.core.case import Case
 from firstread.core.errors import FirstreadError, SettingError
 from firstread.measure.cardiac import CardiacFunction
