@@ -54,8 +54,9 @@ def next_lines(contributions: Float[Tensor, "draw time z lines"], measured: Floa
         raise SettingError(f"{len(contributions)} draws, {count} of {lines} lines", remedy="ask for fewer lines"
                            if fewest else "nothing is left to measure", expected="two draws or more, and at most the "
                            f"{fewest} lines that every frame still lacks in some slice")
-    open_lines = (contributions.double() * (1 - measured)).sum(dim=2)
-    whole = contributions.double().sum(dim=(1, 2, 3))
+    contributions = contributions.detach().double()  # a choice has no gradient
+    open_lines = (contributions * (1 - measured)).sum(dim=2)
+    whole = contributions.sum(dim=(1, 2, 3))
 
     def best(scores: Float[Tensor, "time lines"]) -> Float[Tensor, "time lines"]:
         rows = scores.masked_fill(~lacking, -torch.inf).topk(count, dim=1).indices
