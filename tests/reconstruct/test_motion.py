@@ -135,7 +135,8 @@ def test_bad_input():
         stage(gone)
     with pytest.raises(SettingError, match="shots"):
         EncodeMoving(shots=40, coils=GaussianCoils(count=2))(body(32), Key(0, "scan"))
-    for wrong in (lambda: MotionCorrected(steps=0), lambda: EncodeMoving(shots=0), lambda: EncodeMoving(angle_deg=-1),
+    for wrong in (lambda: MotionCorrected(steps=0), lambda: EncodeMoving(shots=0), lambda: EncodeMoving(snr=0.0),
+                  lambda: EncodeMoving(angle_deg=-1),
                   lambda: RigidMotion(pose=torch.zeros(1, 1, 4), spacing_mm=(1.0, 1.0, 1.0))):
         with pytest.raises(SettingError):
             wrong()

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Complex, Float
 from torch import Generator, Tensor
 
 from firstread.acquire.coils import Coils, LoopCoils
-from firstread.acquire.mri import COILS, encode_lower, lower_maps, receiver_noise
-from firstread.core.errors import SettingError, SignalError
+from firstread.acquire.mri import encode_lower
+from firstread.acquire.receiver import check_noise, coil_maps, lower_maps, object_of, receiver_noise, table_of
+from firstread.core.errors import SettingError
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace, Rows
 from firstread.core.stage import Stage
@@ -96,6 +97,7 @@ class EncodeMoving(Stage):
                  snr: float | int | None = 30, correlation: float | int = 0.3, matrix: tuple[int, int] | None = None,
                  keep_sensitivities: bool = False):
         super().__init__()
+        check_noise(snr, correlation)
         if min(shots - 1, angle_deg, shift_mm) < 0 or course not in ("jumps", "drift"):
             raise SettingError(f"{shots} shots, {angle_deg} degrees, {shift_mm} mm, {course!r}",
                                expected="one shot or more, motion of zero or more, 'jumps' or 'drift'",
@@ -108,20 +110,13 @@ class EncodeMoving(Stage):
     def poses(self, rows: Rows, key: Key) -> Float[Tensor, "batch shot pose=3"]:
         """The true poses that ``forward`` uses for these rows and this key."""
         return torch.stack([random_poses(self.shots, self.angle_deg, self.shift_mm, self.course,
-                                         key.generator(*row, POSE)) for row in _table(rows)])
+                                         key.generator(*row, POSE)) for row in table_of(rows)])
 
     def forward(self, image: Image, key: Key) -> KSpace:
-        data = image.data if image.data.is_complex() else image.data.to(torch.complex64)
-        frames, channels, z, y, x = data.shape[1:]
-        if frames != 1 or channels != 1 or not torch.isfinite(torch.view_as_real(data.detach())).all():
-            raise SignalError(f"an image of {frames} frames, {channels} channels or with NaN",
-                              expected="one frame and channel of finite values", remedy="give the scanner one image")
-        ny, nx = self.matrix if self.matrix is not None else (y, x)
-        if ny > y or nx > x:
-            raise SettingError(f"a matrix of {(ny, nx)} for an image of {(y, x)}",
-                               expected="an image at least as fine", remedy="render the image finer")
-        table = _table(image.rows)
-        maps = torch.stack([self.coils(image.grid, key.generator(row[0], COILS)) for row in table]).to(data)
+        data, (ny, nx) = object_of(image, self.matrix, frames=1)
+        table = table_of(image.rows)
+        maps = coil_maps(self.coils, image.grid, table, key).to(data)
+        z, y, x = data.shape[-3:]
         lines = torch.stack([shot_lines(ny, self.shots, self.order, key.generator(*row, ORDER)) for row in table])
         mask = lines[:, :, None, None, :, None].to(data.real)
         spacing = [(pixel[1], pixel[2]) for pixel in image.grid.spacing_mm.tolist()]
@@ -137,7 +132,3 @@ class EncodeMoving(Stage):
         true_maps = lower_maps(maps, grid) if self.keep_sensitivities else None
         return KSpace(image.rows, mask * kspace, grid, mask, true_maps, covariance, cycle_s=image.cycle_s,
                       source=image.source, notes=image.notes)
-
-
-def _table(rows: Rows) -> list[tuple[int, ...]]:
-    return [tuple(row) for row in torch.stack((rows.subject, rows.part, rows.draw), dim=1).tolist()]

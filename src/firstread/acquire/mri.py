@@ -7,10 +7,16 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from firstread.acquire.coils import Coils, LoopCoils
-from firstread.acquire.noise import correlated_noise, covariance_of, random_covariance, signal_level
+from firstread.acquire.receiver import (
+    check_noise,
+    coil_maps,
+    lower_maps,
+    object_of,
+    receiver_noise,
+    settings_of,
+    table_of,
+)
 from firstread.acquire.sampling import Sampling, VariableDensity
-from firstread.core.errors import SettingError, SignalError
-from firstread.core.geometry import Grid
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
@@ -19,7 +25,7 @@ from firstread.ops.fourier import fft
 
 __all__ = ["CartesianEncoding", "Encode", "encode_lower"]
 
-COILS, MASK, NOISE = 0, 1, 2  # the streams of randomness of one row
+MASK = 1  # stream of randomness of one row, beside those of receiver.py
 
 
 class Encode(Stage):
@@ -43,10 +49,7 @@ class Encode(Stage):
                  correlation: float | int = 0.3, matrix: tuple[int, int] | None = None,
                  keep_sensitivities: bool = False):
         super().__init__()
-        if snr is not None and snr <= 0:
-            raise SettingError(f"SNR {snr}", expected="above zero", remedy="use None for no noise")
-        if not 0 <= correlation < 1:
-            raise SettingError(f"noise correlation {correlation}", expected="0 to below 1", remedy="correct it")
+        check_noise(snr, correlation)
         chosen = sampling if sampling is not None else VariableDensity()
         self.trained = chosen if isinstance(chosen, nn.Module) else None
         self._sampling = None if self.trained is not None else chosen
@@ -55,22 +58,13 @@ class Encode(Stage):
 
     def settings(self) -> str:
         """The constructor's arguments as they stand, with those of sampling and coils."""
-        parts = [f"{type(part).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(part).items() if k[0] != '_')})"
-                 for part in (self._sampling, self.coils) if part is not None]
-        return ", ".join([*parts, super().settings()])
+        return ", ".join([*settings_of(self._sampling, self.coils), super().settings()])
 
     def forward(self, image: Image, key: Key) -> KSpace:
-        data = image.data if image.data.is_complex() else image.data.to(torch.complex64)
-        frames, channels, z, y, x = data.shape[1:]
-        if channels != 1 or not torch.isfinite(torch.view_as_real(data.detach())).all():
-            raise SignalError(f"an image of {channels} channels or with NaN", expected="one channel of finite values",
-                              remedy="give the scanner a plain complex or real image")
-        ny, nx = self.matrix if self.matrix is not None else (y, x)
-        if ny > y or nx > x:
-            raise SettingError(f"a matrix of {(ny, nx)} for an image of {(y, x)}",
-                               expected="an image at least as fine", remedy="render the image finer")
-        table = [tuple(row) for row in torch.stack((image.rows.subject, image.rows.part, image.rows.draw), 1).tolist()]
-        maps = torch.stack([self.coils(image.grid, key.generator(row[0], COILS)) for row in table])[:, None].to(data)
+        data, (ny, nx) = object_of(image, self.matrix)
+        table = table_of(image.rows)
+        maps = coil_maps(self.coils, image.grid, table, key)[:, None].to(data)
+        frames, _, z, y, x = data.shape[1:]
         mask = torch.stack([self._mask(frames, z, ny, key.generator(*row, MASK)) for row in table]).to(data.device)
         kspace = torch.cat([encode_lower(maps * frame, (ny, nx)) for frame in data.split(1, dim=1)], dim=1)
         covariance = None
@@ -89,34 +83,6 @@ class Encode(Stage):
         else:
             drawn = self._sampling(frames * slices, lines, generator).reshape(frames, slices, lines)
         return drawn[:, None, :, :, None]
-
-
-def receiver_noise(data: Complex[Tensor, "batch time 1 z y x"], table: list[tuple[int, ...]], shape: torch.Size,
-                   key: Key, snr: float | int, correlation: float | int
-                   ) -> tuple[Complex[Tensor, "batch time coil _ _ _"], Complex[Tensor, "batch coil coil"]]:
-    """Correlated noise of ``shape`` (coil, …) for every frame, and the covariance that a scan of 4096 samples gives.
-
-    data: the images that the SNR refers to; table: (subject, part, draw) of every row, which the noise depends on.
-    """
-    noise, scans = [], []
-    for row, values in zip(table, data, strict=True):
-        generator = key.generator(*row, NOISE)
-        variance = (signal_level(values.abs()) / snr) ** 2
-        covariance = variance * random_covariance(shape[0], correlation, generator)
-        scans.append(covariance_of(correlated_noise(covariance, (4096,), generator)))
-        frames = [correlated_noise(covariance, tuple(shape[1:]), generator) for _ in range(data.shape[1])]
-        noise.append(torch.stack(frames))
-    return torch.stack(noise).to(data), torch.stack(scans).to(data)
-
-
-def lower_maps(maps: Complex[Tensor, "batch coil z y x"], coarse: Grid) -> Complex[Tensor, "batch 1 coil _ _ _"]:
-    """True coil maps at the voxels of the grid that is acquired."""
-    if maps.shape[2:] != coarse.shape:
-        parts = torch.view_as_real(maps).movedim(-1, 2).flatten(1, 2)
-        parts = torch.nn.functional.interpolate(parts, size=coarse.shape, mode="trilinear", align_corners=False)
-        parts = parts.unflatten(1, (maps.shape[1], 2)).movedim(2, -1)
-        maps = torch.view_as_complex(parts.contiguous())
-    return maps[:, None]
 
 
 def encode_lower(image: Complex[Tensor, "*batch y x"], matrix: tuple[int, int]) -> Complex[Tensor, "*batch m n"]:

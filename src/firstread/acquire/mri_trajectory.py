@@ -7,9 +7,16 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from firstread.acquire.coils import Coils, LoopCoils
-from firstread.acquire.mri import COILS, lower_maps, receiver_noise
+from firstread.acquire.receiver import (
+    check_noise,
+    coil_maps,
+    lower_maps,
+    object_of,
+    receiver_noise,
+    settings_of,
+    table_of,
+)
 from firstread.acquire.trajectories import Radial, Trajectory
-from firstread.core.errors import SettingError, SignalError
 from firstread.core.keys import Key
 from firstread.core.records import Image, KSpace
 from firstread.core.stage import Stage
@@ -33,9 +40,7 @@ class EncodeTrajectory(Stage):
                  snr: float | int | None = 30, correlation: float | int = 0.3, matrix: tuple[int, int] | None = None,
                  keep_sensitivities: bool = False, tolerance: float = 1e-3):
         super().__init__()
-        if (snr is not None and snr <= 0) or not 0 <= correlation < 1:
-            raise SettingError(f"SNR {snr}, noise correlation {correlation}", expected="above zero, and 0 to below 1",
-                               remedy="use None for no noise")
+        check_noise(snr, correlation)
         chosen = trajectory if trajectory is not None else Radial(shots=64)
         self.trained = chosen if isinstance(chosen, nn.Module) else None
         self._trajectory = None if self.trained is not None else chosen
@@ -45,22 +50,13 @@ class EncodeTrajectory(Stage):
 
     def settings(self) -> str:
         """The constructor's arguments as they stand, with those of trajectory and coils."""
-        parts = [f"{type(part).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(part).items() if k[0] != '_')})"
-                 for part in (self._trajectory, self.coils) if part is not None]
-        return ", ".join([*parts, super().settings()])
+        return ", ".join([*settings_of(self._trajectory, self.coils), super().settings()])
 
     def forward(self, image: Image, key: Key) -> KSpace:
-        data = image.data if image.data.is_complex() else image.data.to(torch.complex64)
-        frames, channels, z, y, x = data.shape[1:]
-        if channels != 1 or not torch.isfinite(torch.view_as_real(data.detach())).all():
-            raise SignalError(f"an image of {channels} channels or with NaN", expected="one channel of finite values",
-                              remedy="give the scanner a plain complex or real image")
-        ny, nx = self.matrix if self.matrix is not None else (y, x)
-        if ny > y or nx > x:
-            raise SettingError(f"a matrix of {(ny, nx)} for an image of {(y, x)}",
-                               expected="an image at least as fine", remedy="render the image finer")
-        table = [tuple(row) for row in torch.stack((image.rows.subject, image.rows.part, image.rows.draw), 1).tolist()]
-        maps = torch.stack([self.coils(image.grid, key.generator(row[0], COILS)) for row in table])[:, None].to(data)
+        data, (ny, nx) = object_of(image, self.matrix)
+        table = table_of(image.rows)
+        maps = coil_maps(self.coils, image.grid, table, key)[:, None].to(data)
+        frames, _, z, y, x = data.shape[1:]
         source = self.trained if self.trained is not None else self._trajectory
         trajectory = source(frames, (ny, nx)).to(data.real.dtype)[None]
         encoding = NonCartesianEncoding(trajectory=trajectory, shape=(z, y, x), sensitivities=maps,

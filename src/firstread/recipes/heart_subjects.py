@@ -40,7 +40,7 @@ from firstread.recipes.files import write_array
 from firstread.recipes.heart_cines import as_readers_contour
 
 FIRST_SEED: Mapping[Family, int] = {"calibration": 20_000, "test": 40_000}
-SCANNER_CODE = ("mri", "coils", "sampling", "noise")
+SCANNER_CODE = ("mri", "receiver", "coils", "sampling", "noise")
 ZERO_FILLED, OURS = "zero-filled", "ours"
 
 

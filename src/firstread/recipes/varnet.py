@@ -44,12 +44,7 @@ class Example:
     target: Float[Tensor, "1 1 1 1 y x"]
 
     def to(self, device: str) -> Example:
-        if device == "cpu":
-            return self
-        encoding, maps = self.problem.encoding, self.problem.encoding.sensitivities
-        there = CartesianEncoding(mask=encoding.mask.to(device), fourier_axes=encoding.fourier_axes,
-                                  sensitivities=None if maps is None else maps.to(device))
-        return Example(Problem(self.problem.measured.to(device), there), self.target.to(device))
+        return Example(self.problem.to(device), self.target.to(device))
 
 
 def network() -> VariationalNetwork:

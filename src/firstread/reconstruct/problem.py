@@ -31,6 +31,13 @@ class Problem:
         """``Eᴴ y``, the zero-filled image (one channel per set of coil maps)."""
         return self.encoding.adjoint(self.measured)
 
+    def to(self, device: str) -> Problem:
+        """The same on another device."""
+        encoding, maps = self.encoding, self.encoding.sensitivities
+        there = CartesianEncoding(mask=encoding.mask.to(device), fourier_axes=encoding.fourier_axes,
+                                  sensitivities=None if maps is None else maps.to(device))
+        return Problem(self.measured.to(device), there)
+
     def brightness(self) -> Float[Tensor, "batch 1 1 1 1 1"]:
         """What a regularization is relative to: the 99th percentile of the time-averaged image, per batch row."""
         mask = self.encoding.mask.detach().expand(-1, self.measured.shape[1], *[-1] * 4)
