@@ -1,4 +1,4 @@
-"""restore slices, denoise, gibbs, bias."""
+"""restore slices, superres, denoise, gibbs, bias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from firstread.cli.options import Out, Overwrite, Seed, say
+from firstread.cli.options import Out, Overwrite, Seed, numbers, say
 
 restore = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,6 +45,34 @@ def restore_slices(
 
 
 ImageIn = Annotated[Path, typer.Argument(metavar="INPUT", help="Images: NIfTI, DICOM file or folder.")]
+
+
+@restore.command("superres")
+def restore_superres(
+    stack: Annotated[Path, typer.Argument(metavar="STACK", help="A stack of thick slices, a cine too: NIfTI, DICOM "
+                                          "folder.")],
+    output: Out,
+    view: Annotated[list[Path], typer.Option(help="Long-axis view of the same body and phases; may be given "
+                                             "several times.")] = [],  # noqa: B006
+    factor: Annotated[int | None, typer.Option(help="Voxels per slice, 2 to 16; default: nearest to the pixels in "
+                                               "plane, at most 8.")] = None,
+    thickness: Annotated[float | None, typer.Option("--thickness", "--thickness-mm", min=0.1, help="Slice thickness in "
+                                                    "mm without the gap; default: the file's. NIfTI states none.")
+                         ] = None,
+    method: Annotated[Literal["model", "cubic", "linear", "learned"] | None, typer.Option(
+        help="Default: with --view model (least squares with the slice profile), else cubic interpolation.")] = None,
+    weight: Annotated[Path | None, typer.Option(help="Of --method learned: the .safetensors of `firstread train "
+                                                "heart-superres`.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Thick slices to a nearly isotropic volume: image.nii.gz and a page with before and after out."""
+    from firstread.jobs.restore_superres import SuperResSettings, restore_superres_to_folder
+
+    settings = SuperResSettings(factor=factor, thickness_mm=thickness, method=method, weight=weight,
+                                spacing_mm=numbers(spacing))
+    made = restore_superres_to_folder(stack, output, view, settings, overwrite=overwrite, progress=say)
+    say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 
 
 @restore.command("denoise")

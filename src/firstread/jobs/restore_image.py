@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -60,16 +61,7 @@ def restore_image(path: Path, *stages: Stage, title: str, mask: Path | None = No
     """
     started = time.perf_counter()
     progress(f"opening {path.name}")
-    opened = open_file(path).case
-    image = opened.get("image")
-    if not isinstance(image, Image):
-        raise InputError(f"{path.name}, which holds raw data", expected="images", remedy="reconstruct it first")
-    if image.data.shape[2] != 1:
-        raise InputError(f"{path.name} with {image.data.shape[2]} colours", expected="grey images",
-                         remedy="give one channel")
-    data = image.data if image.data.is_complex() else image.data.float()
-    records: dict[str, Record] = {"image": Image(image.rows, data, image.grid, image.times_s, image.cycle_s,
-                                                 image.source, notes=image.notes)}
+    records: dict[str, Record] = {"image": grey_image(path)}
     if mask is not None:
         records["mask"] = _mask(mask)
     with torch.no_grad():
@@ -102,6 +94,20 @@ def restore_image_to_folder(path: Path, folder: Path, verb: Literal["denoise", "
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         write(report, work)
     return report
+
+
+def grey_image(path: Path, *, spacing_mm: tuple[float, float, float] | None = None) -> Image:
+    """The images of a file or folder, as floats or complex numbers.
+
+    Raises InputError for raw data or colours, and whatever reading may raise.
+    """
+    image = open_file(path, spacing_mm=spacing_mm).case.get("image")
+    if not isinstance(image, Image):
+        raise InputError(f"{path.name}, which holds raw data", expected="images", remedy="reconstruct it first")
+    if image.data.shape[2] != 1:
+        raise InputError(f"{path.name} with {image.data.shape[2]} colours", expected="grey images",
+                         remedy="give one channel")
+    return image if image.data.is_complex() else replace(image, data=image.data.float())
 
 
 def _mask(path: Path) -> HardLabels:

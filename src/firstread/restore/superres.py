@@ -20,7 +20,6 @@ from firstread.core.records import Image
 from firstread.core.stage import Stage
 from firstread.nets.superres import SuperResolution
 from firstread.ops.slice_profile import Profile, SliceProfile, spread
-from firstread.ops.solve import solve
 from firstread.ops.spline import finer_places, interpolation_matrix
 from firstread.ops.variation import minimize_total_variation
 from firstread.restore.views import View, fuse, views_of
@@ -48,6 +47,20 @@ def bending(x: Float[Tensor, "batch time channel z y x"]) -> Float[Tensor, "batc
     return _second(_second(x))
 
 
+def bending_inverse(weights: Float[Tensor, "batch slice voxel"], regularization: float | Tensor
+                    ) -> Float[Tensor, "batch voxel slice"]:
+    """``(WᵀW + λ LᵀL)⁻¹ Wᵀ``, L as in :func:`bending`; in double precision.
+
+    >>> weights = torch.tensor([[[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]])
+    >>> (bending_inverse(weights, 1.0) @ torch.ones(2, dtype=torch.float64)).round(decimals=6).tolist()
+    [[1.0, 1.0, 1.0, 1.0]]
+    """
+    wide = weights.double()
+    eye = torch.eye(wide.shape[2], dtype=torch.float64, device=wide.device)
+    roughness = bending(eye[None, None, None, :, :, None])[0, 0, 0, :, :, 0]
+    return torch.linalg.solve(wide.mT @ wide + regularization * roughness, wide.mT)
+
+
 def _second(x: Tensor) -> Tensor:
     """Second difference along z, ``x_{k-1} - 2 x_k + x_{k+1}`` with the end voxels repeated: symmetric."""
     step = x.diff(dim=3)
@@ -60,14 +73,13 @@ def least_squares(slices: Float[Tensor, "batch time channel z y x"], profile: Sl
                   ) -> Float[Tensor, "batch time channel Z y x"]:
     """``argmin_x ½‖W x - y‖² + λ R(x)``: R is ``½‖L x‖²`` along z (bending) or the total variation in space.
 
-    Bending begins at the cubic spline and is solved by conjugate gradients, to 1e-5 or ``iterations``; total variation
-    by the primal-dual method in exactly ``iterations``.
+    Bending is one small matrix along z (:func:`bending_inverse`); total variation is solved by the primal-dual method
+    in exactly ``iterations``.
     """
-    weight = torch.as_tensor(regularization, dtype=slices.real.dtype, device=slices.device)
     if regularizer == "bending":
-        start = interpolate(slices, factor, 3)
-        return solve(lambda x: profile.gram(x) + weight * bending(x), profile.adjoint(slices), start=start,
-                     iterations=iterations, tolerance=1e-5, systems=1)
+        matrix = bending_inverse(profile.weights, regularization).to(slices)
+        return torch.einsum("bjk,btckyx->btcjyx", matrix.expand(len(slices), -1, -1), slices)
+    weight = torch.as_tensor(regularization, dtype=slices.real.dtype, device=slices.device)
     ends = torch.nn.functional.pad(profile.weights, (factor, factor))  # the field closes in empty voxels
     wide = SliceProfile(weights=ends)
     found = minimize_total_variation(wide.gram, wide.adjoint(slices), weight, bound=wide.bound(), dims=(-3, -2, -1),
@@ -93,10 +105,12 @@ class _Superresolved(Stage):
         slices = image.data / level
         stack = SliceProfile.between(image.grid, grid, profile=self.profile).to(slices)
         views = None if long_axis is None else views_of(long_axis, image, grid, level, profile=self.profile)
-        volume = estimate(slices, stack, views)
+        volume = torch.cat([
+            estimate(slices[:, t:t + 1], stack, None if views is None else [[v.frame(t) for v in row] for row in views])
+            for t in range(slices.shape[1])], dim=1)  # one frame after the other: bounded memory
         if views is not None:
             volume = fuse(volume, slices, stack, views)
-        return replace(image, data=volume * level, grid=grid)
+        return _refined(image, volume * level, grid)
 
 
 class Upsample(Stage):
@@ -118,8 +132,7 @@ class Upsample(Stage):
 
     def forward(self, image: Image) -> Image:
         check(image)
-        return replace(image, data=interpolate(image.data, self.factor, self.order),
-                       grid=finer(image.grid, self.factor))
+        return _refined(image, interpolate(image.data, self.factor, self.order), finer(image.grid, self.factor))
 
 
 class ModelSuperResolution(_Superresolved):
@@ -127,6 +140,7 @@ class ModelSuperResolution(_Superresolved):
 
     factor: voxels per slice. regularization: λ, for images of brightness 1 (99th percentile); regularizer: ``bending``
     (quadratic, smooth along z) or ``tv``. profile: of the slices, as wide at half maximum as the grid's thickness_mm.
+    iterations: of ``tv``.
 
     Reads the Image "image" (a stack) and, where the case has it, "long_axis" (views as rows of their own, same subject
     and frames; :class:`~firstread.restore.views.views_of`). Writes the Image "volume". After Greenspan 2002; Shi 2013.
@@ -177,9 +191,7 @@ class LearnedSuperResolution(_Superresolved):
     def _estimate(self, slices: Tensor, stack: SliceProfile, views: list[list[View]] | None) -> Tensor:
         hits = None if views is None else torch.cat([
             spread([view.data for view in row], [view.thin for view in row]) for row in views])
-        frames = [self.network(slices[:, t], stack.weights, None if hits is None else hits[:, t])
-                  for t in range(slices.shape[1])]
-        return torch.stack(frames, dim=1)
+        return self.network(slices[:, 0], stack.weights, None if hits is None else hits[:, 0])[:, None]
 
 
 def brightness_of(data: Float[Tensor, "batch time channel z y x"]) -> Float[Tensor, "batch 1 1 1 1 1"]:
@@ -194,10 +206,29 @@ def brightness_of(data: Float[Tensor, "batch time channel z y x"]) -> Float[Tens
     return found[:, None, None, None, None, None]
 
 
+def nearest_factor(grid: Grid, *, most: int = 8) -> int:
+    """The whole number of voxels per slice, 1 to ``most``, whose spacing comes nearest to the pixels' in plane.
+
+    >>> nearest_factor(Grid.from_spacing((6, 16, 16), (10.0, 2.0, 2.0)))
+    5
+    """
+    step, *plane = grid.spacing_mm[0].tolist()
+    pixel = sum(plane) / len(plane)
+    return min(range(1, most + 1), key=lambda factor: abs(step / factor - pixel))
+
+
 def finer(grid: Grid, factor: int) -> Grid:
     """The same field of view with ``factor`` slices for each; their thickness is their spacing."""
     made = grid.resize((grid.shape[0] * factor, *grid.shape[1:]))
     return replace(made, thickness_mm=made.spacing_mm[:, 0])
+
+
+def _refined(image: Image, data: Tensor, grid: Grid) -> Image:
+    """The volume with the times of the slices that its voxels come from."""
+    slices, factor = image.grid.shape[0], grid.shape[0] // image.grid.shape[0]
+    times, cycle = (t if t is None or t.shape[-1] != slices else t.repeat_interleave(factor, dim=-1)
+                    for t in (image.times_s, image.cycle_s))
+    return replace(image, data=data, grid=grid, times_s=times, cycle_s=cycle)
 
 
 def check(image: Image) -> None:

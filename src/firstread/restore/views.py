@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from firstread.core.batched import concatenate
 from firstread.core.errors import GeometryError, SettingError, SignalError
 from firstread.core.geometry import Grid
-from firstread.core.records import Image
+from firstread.core.records import Image, Rows
+from firstread.ops.resample import resample
 from firstread.ops.slice_profile import Profile, SectionProfile, SliceProfile
 from firstread.ops.solve import solve
 
@@ -26,6 +29,10 @@ class View:
     data: Tensor
     thick: SectionProfile
     thin: SectionProfile
+
+    def frame(self, time: int) -> View:
+        """The same view with one frame alone."""
+        return replace(self, data=self.data[:, time:time + 1])
 
 
 def views_of(long_axis: Image, image: Image, volume: Grid, level: Float[Tensor, "batch 1 1 1 1 1"], *,
@@ -62,6 +69,38 @@ def views_of(long_axis: Image, image: Image, volume: Grid, level: Float[Tensor, 
     return found
 
 
+def join_views(views: Sequence[Image]) -> Image:
+    """Views of one subject as rows of one Image: every slice is a row, smaller ones are interpolated in plane to the
+    pixels of the largest (their fields of view stay).
+
+    Raises SettingError where frames differ, GeometryError for an unknown thickness.
+    """
+    if len({view.data.shape[1:3] for view in views}) != 1:
+        raise SettingError(f"views of {sorted({view.data.shape[1] for view in views})} frames",
+                           expected="one number of frames", remedy="bring them to the same phases first")
+    shape = (1, *(max(view.grid.shape[axis] for view in views) for axis in (1, 2)))
+    slices = [_slice(view, z) for view in views for z in range(view.grid.shape[0])]
+    parts = [part if part.grid.shape == shape else _fitted(part, shape) for part in slices]
+    joined = concatenate([replace(part, times_s=None, cycle_s=None, source=None) for part in parts])
+    return replace(joined, rows=Rows.parts(joined.batch), notes=())
+
+
+def _slice(view: Image, z: int) -> Image:
+    if view.grid.thickness_mm is None:
+        raise GeometryError("a view of unknown thickness", expected="its thickness in mm",
+                            remedy="give its grid a thickness_mm")
+    return replace(view, data=view.data[:, :, :, z:z + 1], grid=view.grid.crop((z, 0, 0), (1, *view.grid.shape[1:])))
+
+
+def _fitted(part: Image, shape: tuple[int, int, int]) -> Image:
+    grid, data = part.grid.resize(shape), part.data.flatten(1, 2)
+    both = torch.view_as_real(data).movedim(-1, 1).flatten(1, 2) if data.is_complex() else data
+    fine = resample(both, part.grid, grid, outside="border")
+    if data.is_complex():
+        fine = torch.view_as_complex(fine.unflatten(1, (2, -1)).movedim(1, -1).contiguous())
+    return replace(part, data=fine.unflatten(1, part.data.shape[1:3]), grid=grid)
+
+
 def smoothness(x: Float[Tensor, "batch time channel z y x"], reach: float) -> Float[Tensor, "batch time channel z y x"]:
     """``(1 + reach² DᵀD) x`` with first differences along z, y and x, free at the ends.
 
@@ -90,22 +129,41 @@ def fuse(volume: Float[Tensor, "batch time channel Z y x"], slices: Float[Tensor
     for row, own in enumerate(views):
         op = SliceProfile(weights=stack.weights[row % len(stack.weights)][None])
         start, measured = volume[row:row + 1], slices[row:row + 1]
-        rhs = op.adjoint(measured - op(start))
-        for view in own:
-            seen = view.thick(start)
-            hit = view.thick(torch.ones_like(start)) > 0.5
-            scale = _scale(seen.detach(), view.data.detach() * hit)
-            rhs = rhs + WEIGHT * view.thick.adjoint(scale * view.data - seen)
+        scales = [_scale(view, start) for view in own]
 
         def normal(x: Tensor, op: SliceProfile = op, own: list[View] = own) -> Tensor:
             through = sum(view.thick.gram(x) for view in own)
             return op.gram(x) + WEIGHT * through + TRUST * smoothness(x, REACH)
 
-        rows.append(start + solve(normal, rhs, iterations=iterations, tolerance=1e-3, systems=2))
+        frames = []
+        for time in range(start.shape[1]):
+            before = start[:, time:time + 1]
+            rhs = op.adjoint(measured[:, time:time + 1] - op(before))
+            for view, scale in zip(own, scales, strict=True):
+                rhs = rhs + WEIGHT * view.thick.adjoint(scale * view.frame(time).data - view.thick(before))
+            frames.append(before + solve(normal, rhs, iterations=iterations, tolerance=1e-3, systems=2))
+        rows.append(torch.cat(frames, dim=1))
     return torch.cat(rows)
 
 
-def _scale(seen: Tensor, data: Tensor) -> Tensor:
-    """The factor that brings ``data`` nearest to ``seen``."""
-    energy = (data.abs() ** 2).sum()
-    return (seen * data.conj()).real.sum() / energy.clamp(min=torch.finfo(energy.dtype).tiny)
+def agreement(view: View, volume: Float[Tensor, "1 time channel Z y x"]) -> tuple[float, float]:
+    """Correlation of a view's magnitudes with what it should see of ``volume``, and the share of its pixels within.
+
+    The correlation is 0 where either is flat.
+    """
+    seen, data = view.thick(volume.abs()), view.data.abs()
+    inside = (view.thick(torch.ones_like(volume[:, :1, :1]).real) > 0.5).expand_as(seen)
+    a, b = (values[inside] - values[inside].mean() for values in (seen, data))
+    size = (a.square().sum() * b.square().sum()).sqrt()
+    return float((a * b).sum() / size) if float(size) > 0 else 0.0, float(inside.float().mean())
+
+
+def _scale(view: View, volume: Tensor) -> Tensor:
+    """The factor that brings a view, all frames together, nearest to what it sees of ``volume``; a constant."""
+    with torch.no_grad():
+        hit = view.thick(torch.ones_like(volume[:, :1])) > 0.5
+        data = view.data * hit
+        energy = (data.abs() ** 2).sum()
+        product = sum((view.thick(volume[:, t:t + 1]) * data[:, t:t + 1].conj()).real.sum()
+                      for t in range(volume.shape[1]))
+        return product / energy.clamp(min=torch.finfo(energy.dtype).tiny)
