@@ -1,5 +1,7 @@
 """Transforms at work: points and images move together, inverses come back, Jacobians are those of formulas."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -46,6 +48,20 @@ def test_the_inverse_comes_back():
     assert (there - points).norm(dim=-1).mean() > 1
     assert (apply(inverse(transform), there) - points).abs().max() < 0.03
     assert inverse(transform).from_grid.same_as(moved_grid(grid, transform.matrix))
+
+
+def test_an_inverse_nearby_is_made_exact_and_nothing_gets_worse():
+    grid = turned()
+    transform = wavy(grid)
+    exact = inverse(transform)
+    rough = replace(exact, displacement_mm=exact.displacement_mm + 0.5)
+    places = exact.from_grid.points_mm()
+    for near in (rough, exact):
+        made = inverse(transform, near=near)
+        assert (apply(transform, apply(made, places)) - places).norm(dim=-1).max() < 0.002
+    folded = replace(transform, displacement_mm=8 * transform.displacement_mm)
+    off = [(apply(folded, apply(one, places)) - places).norm(dim=-1) for one in (rough, inverse(folded, near=rough))]
+    assert (off[1] <= off[0] + 1e-3).all() and off[1].mean() < off[0].mean()
 
 
 def test_composition_is_one_after_the_other():

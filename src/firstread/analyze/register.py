@@ -18,7 +18,7 @@ from firstread.core.geometry import Grid, Transform
 from firstread.core.records import Image
 from firstread.core.stage import Stage
 from firstread.ops.intensity import scale_percentiles
-from firstread.ops.warp import moved_grid, warp
+from firstread.ops.warp import inverse, moved_grid, warp
 
 Kind = Literal["rigid", "affine", "deformable"]
 First = Literal["none", "rigid", "affine"]
@@ -86,7 +86,7 @@ class Register(Stage):
         z, y, x = fixed.grid.spacing_mm[0].tolist()
         velocity = find_velocity(one[None], aligned[None], spacing_mm=(z, y, x), metric=metric, effort=self.effort,
                                  valid=None if bool(valid.min() > 0.99) else valid[None], progress=self._progress)
-        forward, backward = diffeomorphism(velocity, start, fixed.grid, moving.grid)
+        forward, backward = both_ways(velocity, start, fixed.grid, moving.grid)
         measure = _measure(one, fixed.grid, metric)
         warped = seen_on(two, moving.grid, forward, fixed.grid)[0]
         return Alignment(fixed.rows, forward, backward, measure(aligned), measure(warped), metric)
@@ -101,6 +101,13 @@ def diffeomorphism(velocity: Float[Tensor, "batch 3 hz hy hx"], linear: Transfor
     backward = torch.einsum("bij,bjzyx->bizyx", to_mm.float(), back)
     return (Transform(linear.matrix, forward, fixed, moving),
             Transform(torch.linalg.inv(linear.matrix), backward, moved_grid(fixed, linear.matrix), fixed))
+
+
+def both_ways(velocity: Float[Tensor, "batch 3 hz hy hx"], linear: Transform, fixed: Grid, moving: Grid
+              ) -> tuple[Transform, Transform]:
+    """:func:`diffeomorphism` with the inverse of its field as that is interpolated, which files hold; no gradient."""
+    forward, backward = diffeomorphism(velocity, linear, fixed, moving)
+    return forward, inverse(forward, near=backward)
 
 
 def check_pair(fixed: Image, moving: Image) -> None:

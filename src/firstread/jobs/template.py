@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstread.analyze.register import Register, check_pair, diffeomorphism, seen_on, unit_range
+from firstread.analyze.register import Register, check_pair, both_ways, seen_on, unit_range
 from firstread.analyze.register_deformable import displacement
 from firstread.analyze.register_group import ToTemplate
 from firstread.analyze.register_linear import Kind
@@ -88,7 +88,7 @@ def template(paths: Sequence[Path], settings: TemplateSettings | None = None, *,
     before, after = aligned.mean(dim=0), seen.mean(dim=0)
     members = []
     for row, (name, start, image) in enumerate(zip(names, linear, images, strict=True)):
-        forward, backward = diffeomorphism(velocity[row:row + 1], start, grid, image.grid)
+        forward, backward = both_ways(velocity[row:row + 1], start, grid, image.grid)
         moved = forward.displacement_mm
         assert moved is not None
         way = moved[0].norm(dim=0)

@@ -18,6 +18,7 @@ from firstread.ops.resample import sample
 from firstread.ops.velocity import jacobian_determinant as voxel_determinant
 
 SMALLEST = 0.02  # share of the matrix' own determinant below which a place counts as folded
+AT_ONCE = 1 << 19  # points that are inverted together, for the memory
 
 
 def apply(transform: Transform, points_mm: Float[Tensor, "batch *n 3"]) -> Float[Tensor, "batch *n 3"]:
@@ -33,12 +34,13 @@ def apply(transform: Transform, points_mm: Float[Tensor, "batch *n 3"]) -> Float
 
 
 def apply_inverse(transform: Transform, points_mm: Float[Tensor, "batch *n 3"], *, iterations: int = 30,
-                  tolerance_mm: float = 1e-3) -> Float[Tensor, "batch *n 3"]:
+                  tolerance_mm: float = 1e-3, near: Transform | None = None) -> Float[Tensor, "batch *n 3"]:
     """``T^-1(y)`` of points in millimetres, each by itself, by Newton's method with steps cut until they help::
 
         x <- x - s J(x)^-1 (T(x) - y),    s = 1, 1/2, 1/4 …,    J = dT/dx
 
-    Ends when all are there to ``tolerance_mm``; where ``T`` folds there may be no answer: compare ``apply(T, x)``.
+    near: an inverse that is nearly right, where each search starts (default: that of the matrix); no answer lies
+    further off than its. Ends when all are there to ``tolerance_mm``; where ``T`` folds there may be no answer: compare ``apply(T, x)``.
 
     >>> moved = apply_inverse(Transform(torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]).double())[None]),
     ...                       torch.ones(1, 1, 3, dtype=torch.float64))
@@ -48,17 +50,31 @@ def apply_inverse(transform: Transform, points_mm: Float[Tensor, "batch *n 3"], 
     start = apply(Transform(torch.linalg.inv(transform.matrix)), points_mm)
     if transform.displacement_mm is None:
         return start
-    rows = torch.arange(len(points_mm))[:, None]
-    return torch.cat([_newton(transform.select(row), points_mm[row].reshape(1, -1, 3), start[row].reshape(1, -1, 3),
-                              iterations, tolerance_mm) for row in rows]).reshape(points_mm.shape)
+    if near is not None:
+        start = apply(near, points_mm)
+    found = []
+    for row in torch.arange(len(points_mm))[:, None]:
+        one = transform.select(row)
+        slopes = _slopes(one)
+        pairs = zip(points_mm[row].reshape(1, -1, 3).split(AT_ONCE, dim=1),
+                    start[row].reshape(1, -1, 3).split(AT_ONCE, dim=1), strict=True)
+        found.append(torch.cat([_newton(one, slopes, *pair, iterations, tolerance_mm) for pair in pairs], dim=1))
+    return torch.cat(found).reshape(points_mm.shape)
 
 
-def _newton(transform: Transform, wanted: Tensor, start: Tensor, iterations: int, tolerance_mm: float) -> Tensor:
+def _slopes(transform: Transform) -> Float[Tensor, "batch 9 z y x"]:
+    """Of the field along x, y and z by voxels, each of three components."""
+    field = transform.displacement_mm
+    assert field is not None
+    return torch.cat([torch.gradient(field, dim=axis)[0] if field.shape[axis] > 1 else torch.zeros_like(field)
+                      for axis in (4, 3, 2)], dim=1)
+
+
+def _newton(transform: Transform, slopes: Tensor, wanted: Tensor, start: Tensor, iterations: int, tolerance_mm: float
+            ) -> Tensor:
     """One row: ``[1, n, 3]``. Points that are there are left alone."""
-    field, grid = transform.displacement_mm, transform.from_grid
-    assert field is not None and grid is not None
-    slopes = torch.cat([torch.gradient(field, dim=axis)[0] if field.shape[axis] > 1 else torch.zeros_like(field)
-                        for axis in (4, 3, 2)], dim=1)  # along x, y, z, each of three components
+    grid = transform.from_grid
+    assert grid is not None
     to_index, matrix = torch.linalg.inv(grid.affine[0, :3, :3]), transform.matrix[0, :3, :3]
     found, size = start.clone(), wanted.new_ones(wanted.shape[1])
     off = apply(transform, found) - wanted
@@ -152,19 +168,20 @@ def compose(second: Transform, first: Transform, *, grid: Grid | None = None) ->
     return Transform(matrix, field.movedim(-1, 1).to(_dtype(first, second)), grid, second.to_grid)
 
 
-def inverse(transform: Transform) -> Transform:
+def inverse(transform: Transform, *, near: Transform | None = None) -> Transform:
     """The transform back, its field on the grid of this one as the matrix moves it (see :func:`apply_inverse`)::
 
         T^-1(y) = A^-1 y + e(y)
 
-    What comes from a velocity has an inverse of its own, the flow of ``-v``.
+    Right at the voxels of that grid, interpolated between them. What comes from a velocity has an inverse of its own,
+    the flow of ``-v``, which is only nearly that of the interpolated field: give it as ``near``.
     """
     if transform.displacement_mm is None or transform.from_grid is None:
         return transform.inverse()
     grid = moved_grid(transform.from_grid, transform.matrix)
     places = grid.points_mm()
     back = torch.linalg.inv(transform.matrix)
-    field = apply_inverse(transform, places) - apply(Transform(back), places)
+    field = apply_inverse(transform, places, near=near) - apply(Transform(back), places)
     return Transform(back, field.movedim(-1, 1).to(transform.displacement_mm.dtype), grid, transform.from_grid)
 
 
