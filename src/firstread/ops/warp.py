@@ -40,7 +40,8 @@ def apply_inverse(transform: Transform, points_mm: Float[Tensor, "batch *n 3"], 
         x <- x - s J(x)^-1 (T(x) - y),    s = 1, 1/2, 1/4 …,    J = dT/dx
 
     near: an inverse that is nearly right, where each search starts (default: that of the matrix); no answer lies
-    further off than its. Ends when all are there to ``tolerance_mm``; where ``T`` folds there may be no answer: compare ``apply(T, x)``.
+    further off than its. Ends when all are there to ``tolerance_mm``; where ``T`` folds there may be no answer:
+    compare ``apply(T, x)``.
 
     >>> moved = apply_inverse(Transform(torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]).double())[None]),
     ...                       torch.ones(1, 1, 3, dtype=torch.float64))
