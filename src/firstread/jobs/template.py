@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstread.analyze.register import Register, check_pair, both_ways, seen_on, unit_range
+from firstread.analyze.register import Register, both_ways, check_pair, seen_on, unit_range
 from firstread.analyze.register_deformable import displacement
 from firstread.analyze.register_group import ToTemplate
 from firstread.analyze.register_linear import Kind
