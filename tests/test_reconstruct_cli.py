@@ -189,6 +189,7 @@ def test_a_trajectory_that_does_not_fit_is_one_sentence(kspace, tmp_path, monkey
                          (("--trajectory", tmp_path / "places.npy", "--matrix", "4,4"), ("half the matrix of 4 x 4",)),
                          (("--trajectory", tmp_path / "places.npy", "--matrix", "8,a"), ("--matrix '8,a'",)),
                          (("--trajectory", tmp_path / "places.npy", "--method", "grappa"), ("grappa", "trajectory")),
+                         ((), ("without its places in k-space", "--trajectory FILE")),
                          (("--trajectory", tmp_path / "places.npy", "--axes", "coil,y,x"), ("coil,shot,sample",))):
         one_sentence(*run(monkeypatch, capsys, *base, *extra), *words)
         assert not (tmp_path / "out").exists()

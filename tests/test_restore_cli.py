@@ -1,18 +1,23 @@
-"""firstread restore denoise, gibbs and bias: files out, and one sentence for bad input."""
+"""firstread restore denoise, gibbs, bias and slices: files out, and one sentence for bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from firstread.cli import app
-from firstread.core.errors import FirstreadError, InputError, OutputError
+from firstread.core.errors import InputError, OutputError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.io.nifti import read, write_image
+from firstread.jobs.restore import SliceSettings, restore_slices_to_folder
 from firstread.jobs.restore_image import restore_image_to_folder
+from firstread.report.restored import panels
+from firstread.zoo.store import load
 
 
 @pytest.fixture
@@ -44,6 +49,54 @@ def test_files_come_out(scan, tmp_path, words):
     assert text.count("<img") == 9 and "http" not in text.replace("http-equiv", "")
 
 
+def test_the_page_of_a_bias_field_shows_the_factor(tmp_path):
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    body = 0.02 + ((y - 15)**2 + (x - 17)**2 < 150) * (1.0 + 0.3 * ((x // 4 + y // 4) % 2))
+    shaded = (body * torch.exp((x - 16) / 40))[None, None, None, None].expand(1, 1, 1, 3, 32, 32)
+    grid = Grid.from_spacing((3, 32, 32), (8.0, 1.5, 1.5))
+    write_image(tmp_path / "shaded.nii.gz", Image(Rows.subjects(1), shaded.contiguous(), grid))
+    made = restore_image_to_folder(tmp_path / "shaded.nii.gz", tmp_path / "out", "bias")
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert made.divided and "what the image was divided by" in page and "Taken away" not in page
+    factor = (made.before.data / made.after.data)[0, 0, 0]
+    (reach,) = {row["reach"] for row in panels(made)}
+    assert 1 < reach <= float(torch.maximum(factor, 1 / factor).max()) * (1 + 1e-4)
+    assert "Taken away" in page_of(tmp_path)
+
+
+def page_of(folder):
+    restore_image_to_folder(folder / "shaded.nii.gz", folder / "gibbs", "gibbs")
+    return (folder / "gibbs" / "page.html").read_text()
+
+
+def test_weights_of_other_networks_are_refused(scan, tmp_path):
+    with pytest.raises(InputError, match="no network of denoising"):
+        restore_image_to_folder(scan, tmp_path / "out", "denoise", method="network", weight="varnet")
+    net = load("denoise")
+    save_file({name: tensor.contiguous() for name, tensor in net.state.items()}, tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match="card"):
+        restore_image_to_folder(scan, tmp_path / "out", "denoise", method="network",
+                                weight=tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match="noise level of nan"):
+        restore_image_to_folder(scan, tmp_path / "out", "denoise", noise=float("nan"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_stacks_that_cannot_be_one_volume(tmp_path):
+    data = torch.rand(1, 1, 1, 6, 12, 12, generator=torch.Generator().manual_seed(0))
+    grid = Grid.from_spacing((6, 12, 12), (4.0, 2.0, 2.0))
+    for name, changed in (("one", grid), ("bare", replace(grid, frame="detector"))):
+        write_image(tmp_path / f"{name}.nii.gz", Image(Rows.subjects(1), data, changed))
+    one, out = tmp_path / "one.nii.gz", tmp_path / "out"
+    with pytest.raises(InputError, match="1 and 2, which are the same file"):
+        restore_slices_to_folder([one, one], out)
+    with pytest.raises(InputError, match="whose header states no orientation"):
+        restore_slices_to_folder([one, tmp_path / "bare.nii.gz"], out)
+    with pytest.raises(InputError, match="thickness of nan"):
+        restore_slices_to_folder([one, one], out, settings=SliceSettings(thickness_mm=float("nan")))
+    assert not out.exists()
+
+
 def test_bad_input(scan, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="'magic'"):
@@ -60,7 +113,7 @@ def test_bad_input(scan, tmp_path):
         restore_image_to_folder(scan, out, "bias", mask=scan)
     raw = tmp_path / "raw.npy"
     np.save(raw, np.ones((2, 8, 8), np.complex64))
-    with pytest.raises(FirstreadError):
+    with pytest.raises(InputError, match="firstread reconstruct"):
         restore_image_to_folder(raw, out, "gibbs")
     assert not out.exists()
     (tmp_path / "other").mkdir()

@@ -211,7 +211,7 @@ def test_stacks_that_are_none(files):
             [home / "two.nii.gz"])
     refused(InputError, "further apart", stack.data, Grid.from_spacing((6, 20, 20), (2.0, 2.0, 2.0)))
     np.save(home / "raw.npy", np.ones((2, 8, 8), np.complex64))
-    for path, words in ((home / "raw.npy", "axes"), (home / "none.nii.gz", "nothing at")):
+    for path, words in ((home / "raw.npy", "firstread reconstruct"), (home / "none.nii.gz", "nothing at")):
         with pytest.raises(FirstreadError, match=words):
             restore_superres_to_folder(path, out)
     assert not out.exists()

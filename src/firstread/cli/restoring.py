@@ -10,6 +10,7 @@ import typer
 from firstread.cli.options import Out, Overwrite, Seed, numbers, say
 
 restore = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+Series = Annotated[str | None, typer.Option(help="Which series of a DICOM folder (number, UID or description).")]
 
 
 @restore.callback()
@@ -64,13 +65,14 @@ def restore_superres(
     weight: Annotated[Path | None, typer.Option(help="Of --method learned: the .safetensors of `firstread train "
                                                 "heart-superres`.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
+    series: Series = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Thick slices to a nearly isotropic volume: image.nii.gz and a page with before and after out."""
     from firstread.jobs.restore_superres import SuperResSettings, restore_superres_to_folder
 
     settings = SuperResSettings(factor=factor, thickness_mm=thickness, method=method, weight=weight,
-                                spacing_mm=numbers(spacing))
+                                spacing_mm=numbers(spacing), series=series)
     made = restore_superres_to_folder(stack, output, view, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 
@@ -87,6 +89,7 @@ def restore_denoise(
                                          "dark.")] = False,
     weight: Annotated[str, typer.Option(help="Weight of the network, a name of `firstread zoo` or a "
                                           ".safetensors file.")] = "denoise",
+    series: Series = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -94,16 +97,16 @@ def restore_denoise(
     from firstread.jobs.restore_image import restore_image_to_folder
 
     made = restore_image_to_folder(image, output, "denoise", method=method, noise=noise, rician=rician, weight=weight,
-                                   seed=seed, overwrite=overwrite, progress=say)
+                                   series=series, seed=seed, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 
 
 @restore.command("gibbs")
-def restore_gibbs(image: ImageIn, output: Out, overwrite: Overwrite = False) -> None:
+def restore_gibbs(image: ImageIn, output: Out, series: Series = None, overwrite: Overwrite = False) -> None:
     """Gibbs ringing removed by local subvoxel shifts; for images without zero filling or partial Fourier."""
     from firstread.jobs.restore_image import restore_image_to_folder
 
-    made = restore_image_to_folder(image, output, "gibbs", overwrite=overwrite, progress=say)
+    made = restore_image_to_folder(image, output, "gibbs", series=series, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 
 
@@ -113,10 +116,11 @@ def restore_bias(
     output: Out,
     mask: Annotated[Path | None, typer.Option(help="Where the body is, on the grid of the image; default: what is "
                                               "bright.")] = None,
+    series: Series = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Slow shading removed (N4)."""
     from firstread.jobs.restore_image import restore_image_to_folder
 
-    made = restore_image_to_folder(image, output, "bias", mask=mask, overwrite=overwrite, progress=say)
+    made = restore_image_to_folder(image, output, "bias", mask=mask, series=series, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")

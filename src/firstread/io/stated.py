@@ -77,6 +77,10 @@ def _named(axes: str | None, shape: tuple[int, ...]) -> list[str]:
     if (len(names) != len(shape) or len(set(names)) != len(names) or not set(names) <= set(known)
             or not {"y", "x"} <= set(names) or {"coil", "channel"} <= set(names) or {"z", "kz"} <= set(names)):
         stated = f"axes {axes!r} for" if axes else "no axes stated for"
+        if {"shot", "sample"} & set(names):
+            raise InputError(f"{stated} an array of shape {shape} without its places in k-space", remedy="give it, or "
+                             "state the axes of Cartesian k-space, such as --axes coil,y,x",
+                             expected="--trajectory FILE with the places of the samples")
         raise InputError(f"{stated} an array of shape {shape}", expected=f"{len(shape)} different names out of "
                          f"{', '.join(known)}, y and x among them", remedy="state them, such as --axes time,coil,y,x")
     return names

@@ -48,9 +48,10 @@ def read_along(source: Path, places: Path, *, axes: str | None, matrix: tuple[in
     require_finite(where, "trajectory")
     times, shots, samples = data.shape[0], *data.shape[-2:]
     if where.shape[2:] != (shots, samples) or where.shape[0] not in (1, times):
-        raise FormatError(f"a trajectory of {tuple(where.shape[2:])} shots and samples in {where.shape[0]} frame(s)",
-                          expected=f"({shots}, {samples}) in 1 or {times}, as the data have", remedy="give the "
-                          "trajectory of these data")
+        frames = "" if times == 1 and where.shape[0] == 1 else f" in {where.shape[0]} frame(s)"
+        raise FormatError(f"a trajectory of {tuple(where.shape[2:])} shots and samples{frames}",
+                          expected=f"({shots}, {samples})" + (f" in 1 frame or {times}" if times > 1 else "") +
+                          ", as the data have", remedy="give the trajectory of these data")
     volume = where.shape[1] == 3 and bool((where[:, 0] != 0).any())
     where = where if volume else where[:, -2:]
     if volume and data.shape[2] > 1:
@@ -132,7 +133,7 @@ def _matrix(where: Tensor, stated: tuple[int, ...] | None, slices: int, volume: 
         notes.append(Note("matrix_assumed", f"The image's matrix {' x '.join(map(str, stated))} follows from the reach "
                           "of the trajectory; --matrix states another."))
     if len(stated) != wanted or min(stated) < 1 or max(stated) > 4096:
-        raise InputError(f"a matrix of {stated}", remedy="correct --matrix",
+        raise InputError(f"a matrix of {stated} for a trajectory of {wanted} axes", remedy="correct --matrix",
                          expected=f"{wanted} sizes from 1 to 4096, {'z,y,x' if volume else 'y,x'}")
     far = [f"{float(r):.0f}" for r, size in zip(reach, stated, strict=True) if float(r) > 0.525 * size + 1]
     if far:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from firstread.core.records import HardLabels, Image, Rows
 from firstread.core.slices import SliceVolume
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
+from firstread.jobs.restore_image import grey_image
 from firstread.ops.resample import resample
 from firstread.report.slices import MARKER, SlicesReport, write
 from firstread.restore.slices import Method
@@ -48,13 +50,18 @@ def restore_slices(stacks: Sequence[Path], mask: Path | None = None, settings: S
 
     mask: of the part that moves as one, drawn on one of the stacks, or anywhere in the same millimetres.
 
-    Raises InputError for fewer than two stacks or 4D files, GeometryError where stacks do not overlap, SignalError for
-    an empty mask, and whatever reading a file may raise.
+    Raises InputError for fewer than two stacks, the same one twice, 4D files or a header without orientation,
+    GeometryError where stacks do not overlap, SignalError for an empty mask, and whatever reading a file may raise.
     """
     settings = settings or SliceSettings()
     started = time.perf_counter()
     images = [_read(path, number, settings.thickness_mm, progress) for number, path in enumerate(stacks)]
     joined = join_stacks(images)
+    hashes = tuple(file_hash(path) for path in stacks)
+    for number, digest in enumerate(hashes):
+        if digest in hashes[:number]:
+            raise InputError(f"stacks {hashes.index(digest) + 1} and {number + 1}, which are the same file",
+                             expected="stacks that were measured apart", remedy="leave one out")
     records: dict[str, Image | HardLabels] = {"stacks": joined}
     if mask is not None:
         records["mask"] = _read_mask(mask)
@@ -65,7 +72,6 @@ def restore_slices(stacks: Sequence[Path], mask: Path | None = None, settings: S
         case = chain(Case(records))
     volume = cast(SliceVolume, case["volume"])
     before = resample(images[volume.template].data[:, 0].float(), images[volume.template].grid, volume.grid)[0, 0]
-    hashes = tuple(file_hash(path) for path in stacks)
     return SlicesReport(case, volume, before, hashes, None if mask is None else file_hash(mask), settings.resolution_mm,
                         versions(), time.perf_counter() - started, peak_memory_mb())
 
@@ -83,14 +89,17 @@ def restore_slices_to_folder(stacks: Sequence[Path], folder: Path, mask: Path | 
 
 def _read(path: Path, number: int, thickness_mm: float | None, progress: Progress) -> Image:
     progress(f"opening stack {number + 1}: {path.name}")
-    image = open_file(path).case.get("image")
-    if not isinstance(image, Image):
-        raise InputError(f"{path.name}, which holds raw data", expected="a stack of images",
-                         remedy="reconstruct it first")
+    image = grey_image(path)
     if image.data.shape[1] > 1:
         raise InputError(f"{path.name} with {image.data.shape[1]} volumes (4D)", expected="one 3D stack of slices per "
                          "file", remedy="split it, and give each volume as a stack of its own")
+    if image.grid.frame != "patient":
+        raise InputError(f"{path.name}, whose header states no orientation", expected="stacks placed in one patient",
+                         remedy="convert it from DICOM again")
     if thickness_mm is not None:
+        if not 0 < thickness_mm < math.inf:
+            raise InputError(f"a thickness of {thickness_mm} mm", expected="a number of mm above zero",
+                             remedy="correct --thickness-mm")
         image = replace(image, grid=replace(image.grid, thickness_mm=torch.tensor([thickness_mm]).double()))
     return replace(image, data=image.data.abs().float(), rows=Rows.subjects(1))
 

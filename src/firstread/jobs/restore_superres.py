@@ -60,7 +60,7 @@ class SuperResSettings:
     factor: voxels per slice; None: nearest to the pixels in plane, at most 8 (of ``learned``: the network's).
     thickness_mm: of the stack's slices, and of views whose files state none; None: the file's.
     method: None: ``model`` with views, ``cubic`` without; weight: of ``learned``.
-    spacing_mm: (z, y, x) of the stack, where its file states none.
+    spacing_mm: (z, y, x) of the stack, where its file states none; series: which of a DICOM folder is the stack.
     """
 
     factor: int | None = None
@@ -68,6 +68,7 @@ class SuperResSettings:
     method: Method | None = None
     weight: Path | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    series: str | None = None
 
 
 def restore_superres(stack: Path, views: Sequence[Path] = (), settings: SuperResSettings | None = None, *,
@@ -164,7 +165,7 @@ def _network(weight: Path | None, factor: int | None) -> SuperResolution:
 
 def _stack(path: Path, settings: SuperResSettings, *, needs_thickness: bool) -> tuple[Image, str]:
     """The stack with its thickness where known, and where that comes from."""
-    image = grey_image(path, spacing_mm=settings.spacing_mm)
+    image = grey_image(path, spacing_mm=settings.spacing_mm, series=settings.series)
     if image.batch > 1:
         raise InputError(f"{path.name} with {image.batch} slices that are not one even stack", expected="parallel "
                          "slices at even distances", remedy="give one stack without other views or scouts")

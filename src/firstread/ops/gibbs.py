@@ -28,7 +28,7 @@ def remove_ringing(image: Num[Tensor, "*lead y x"], *, shifts: int = 20, window:
     first, last = window
     if shifts < 1 or not 1 <= first <= last or min(image.shape[-2:]) < 2 * last + 2:
         raise SettingError(f"{shifts} shifts, window {window}, planes of {tuple(image.shape[-2:])}",
-                           expected="one shift or more, 1 ≤ first ≤ last, planes larger than the window",
+                           expected=f"one shift or more, 1 ≤ first ≤ last, planes of {2 * last + 2} pixels or more",
                            remedy="correct the window")
     part_x = share_along_x(image)
     made = []

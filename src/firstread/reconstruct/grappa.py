@@ -135,5 +135,5 @@ def undersampled_axis(kspace: KSpace) -> str | None:
             found.append(axis)
     if len(found) > 1:
         raise UnsupportedError(f"samples missing along {' and '.join(found)}", expected="lines missing along one axis",
-                               remedy="use CGSense or SpatialTV")
+                               remedy="use CGSense or SpatialTV (--method sense or tv)")
     return found[0] if found else None

@@ -25,8 +25,11 @@ PANEL = 260  # pixels of the longer side of a picture
 
 @dataclass(frozen=True, eq=False)
 class RestoredReport:
-    """An image before and after, and where it comes from. title: what was done; removed: root mean square of the
-    difference over the root mean square of the image."""
+    """An image before and after, and where it comes from.
+
+    title: what was done; removed: root mean square of the difference over the root mean square of the image; divided:
+    the image was divided by what was removed, which is then shown as a factor.
+    """
 
     case: Case
     before: Image
@@ -37,6 +40,7 @@ class RestoredReport:
     versions: Mapping[str, str]
     seconds: float
     peak_mb: float
+    divided: bool = False
 
 
 def write(report: RestoredReport, folder: Path) -> None:
@@ -64,20 +68,25 @@ def page(report: RestoredReport, document: Mapping[str, Any]) -> str:
     """The page: slices before, after, and what was taken away; no network, no script."""
     pages = environment()
     return pages.get_template("restored.html").render(
-        statement=STATEMENT, document=document, rows=panels(report))
+        statement=STATEMENT, document=document, rows=panels(report), divided=report.divided)
 
 
 def panels(report: RestoredReport) -> list[dict[str, Any]]:
-    """Up to three slices of the first frame: before and after in one grey window, the difference about grey."""
+    """Up to three slices of the first frame: before and after in one grey window, the difference (or the logarithm of
+    the factor, where the image was divided) about grey."""
     places = slice_places(report.before)
     chosen = sorted({len(places) // 4, len(places) // 2, 3 * len(places) // 4})
     before, after = (magnitude(image, [places[i] for i in chosen])[0, :, 0] for image in (report.before, report.after))
     low, high = window(before)
-    apart = before - after
-    reach = max(float(np.percentile(np.abs(apart), 99.5)), 1e-3 * (high - low))
+    apart, unit = before - after, high - low
+    if report.divided:
+        seen, unit = (before > 0) & (after > 0), 1.0
+        apart = np.log(np.where(seen, before, 1) / np.where(seen, after, 1))
+    reach = max(float(np.percentile(np.abs(apart), 99.5)), 1e-3 * unit)
+    said = float(np.exp(reach)) if report.divided else 100 * reach / unit
     return [{"slice": number + 1, "before": _picture(to_grey(before[i], low, high)),
              "after": _picture(to_grey(after[i], low, high)), "apart": _picture(to_grey(apart[i], -reach, reach)),
-             "reach": 100 * reach / (high - low)} for i, number in enumerate(chosen)]
+             "reach": said} for i, number in enumerate(chosen)]
 
 
 def _picture(grey: Float[np.ndarray, "y x"] | np.ndarray) -> str:

@@ -9,6 +9,7 @@ Alansary et al. 2017 (patches).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
@@ -67,7 +68,7 @@ class SliceToVolume(Stage):
                  robust: bool = True, bias: bool = True, patch_mm: float | int = 0,
                  regularization: float | int = REGULARIZATION[-1], progress: Progress | None = None):
         super().__init__()
-        if not 0.2 <= resolution_mm <= 10 or iterations < 1 or regularization <= 0 or patch_mm < 0:
+        if not 0.2 <= resolution_mm <= 10 or iterations < 1 or regularization <= 0 or not 0 <= patch_mm < math.inf:
             raise SettingError(f"{resolution_mm} mm, {iterations} iterations, regularization {regularization}, patches "
                                f"of {patch_mm} mm", remedy="correct the setting", expected="0.2 to 10 mm, one "
                                "iteration or more, regularization above zero")
