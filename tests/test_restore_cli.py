@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from firstread.cli import app
-from firstread.core.errors import InputError, OutputError
+from firstread.core.errors import InputError, OutputError, SignalError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.io.nifti import read, write_image
@@ -77,6 +77,8 @@ def test_weights_of_other_networks_are_refused(scan, tmp_path):
     with pytest.raises(InputError, match="card"):
         restore_image_to_folder(scan, tmp_path / "out", "denoise", method="network",
                                 weight=tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match="a weight for tv"):
+        restore_image_to_folder(scan, tmp_path / "out", "denoise", weight=tmp_path / "mine.safetensors")
     with pytest.raises(InputError, match="noise level of nan"):
         restore_image_to_folder(scan, tmp_path / "out", "denoise", noise=float("nan"))
     assert not (tmp_path / "out").exists()
@@ -111,6 +113,9 @@ def test_bad_input(scan, tmp_path):
         restore_image_to_folder(scan, out, "denoise", method="network", weight="nobody")
     with pytest.raises(InputError, match="no 3D image"):
         restore_image_to_folder(scan, out, "bias", mask=scan)
+    write_image(tmp_path / "zeros.nii.gz", replace(read(scan), data=torch.zeros_like(read(scan).data)))
+    with pytest.raises(SignalError, match="without signal"):
+        restore_image_to_folder(tmp_path / "zeros.nii.gz", out, "denoise")
     raw = tmp_path / "raw.npy"
     np.save(raw, np.ones((2, 8, 8), np.complex64))
     with pytest.raises(InputError, match="firstread reconstruct"):

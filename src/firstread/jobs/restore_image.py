@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 import torch
 
 from firstread.core.case import Case
-from firstread.core.errors import FormatError, InputError
+from firstread.core.errors import FormatError, InputError, SignalError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.records import HardLabels, Image, Record
 from firstread.core.stage import Chain, Stage
@@ -38,7 +38,7 @@ TITLES = {"denoise": "Denoised image", "gibbs": "Image without Gibbs ringing", "
 def denoiser(method: str, *, noise: float | None = None, weight: str | Path = "denoise") -> Stage:
     """The stage of a denoising method.
 
-    Raises InputError for an unknown method or weight, or a noise level for a method that takes none.
+    Raises InputError for an unknown method or weight, or a noise level or a weight for a method that takes none.
     """
     if method not in get_args(Method):
         raise InputError(f"the method {method!r}", expected=f"one of {', '.join(get_args(Method))}",
@@ -48,6 +48,9 @@ def denoiser(method: str, *, noise: float | None = None, weight: str | Path = "d
     if noise is not None and method in ("noise2self", "pca"):
         raise InputError(f"a noise level for {method}", expected="none: it takes the noise from the image",
                          remedy="leave --noise out, or use tv or network")
+    if method != "network" and str(weight) != "denoise":
+        raise InputError(f"a weight for {method}", expected="--method network with --weight",
+                         remedy="leave --weight out, or add --method network")
     if method == "network":
         found = load(weight)
         try:
@@ -102,6 +105,8 @@ def restore_image_to_folder(path: Path, folder: Path, verb: Literal["denoise", "
         stages = [denoiser(method, noise=noise, weight=weight)]
         if rician:
             stages.append(CorrectRician(noise=noise).using(reads={"image": "image", "denoised": "denoised"}))
+    if verb == "denoise" and method == "noise2self":
+        progress("a network is trained on this image first: that takes a minute or more")
     report = restore_image(path, *stages, title=TITLES[verb], mask=mask, series=series, seed=seed,
                            divided=verb == "bias", progress=progress)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
@@ -112,7 +117,8 @@ def restore_image_to_folder(path: Path, folder: Path, verb: Literal["denoise", "
 def grey_image(path: Path, *, spacing_mm: tuple[float, float, float] | None = None, series: str | None = None) -> Image:
     """The images of a file or folder, as floats or complex numbers; series: which of a DICOM folder.
 
-    Raises InputError for raw data, arrays without a header or colours, and whatever reading may raise.
+    Raises InputError for raw data, arrays without a header or colours, SignalError for zeros alone, and whatever
+    reading may raise.
     """
     if detect(path) in ("npy", "MATLAB"):
         raise InputError(f"{path.name}, an array without a header", expected="images: NIfTI, DICOM, PNG or JPEG",
@@ -123,6 +129,9 @@ def grey_image(path: Path, *, spacing_mm: tuple[float, float, float] | None = No
     if image.data.shape[2] != 1:
         raise InputError(f"{path.name} with {image.data.shape[2]} colours", expected="grey images",
                          remedy="give one channel")
+    if not bool((image.data != 0).any()):
+        raise SignalError(f"{path.name}, images without signal", expected="values other than zero",
+                          remedy="check the file")
     return image if image.data.is_complex() else replace(image, data=image.data.float())
 
 

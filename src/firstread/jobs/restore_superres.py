@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 import torch
 
 from firstread.core.case import Case
-from firstread.core.errors import FormatError, GeometryError, InputError, SettingError, SignalError
+from firstread.core.errors import FormatError, GeometryError, InputError, SettingError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.records import Image, Note, Record, Rows
 from firstread.core.stage import Chain, Stage
@@ -171,8 +171,6 @@ def _stack(path: Path, settings: SuperResSettings, *, needs_thickness: bool) -> 
                          "slices at even distances", remedy="give one stack without other views or scouts")
     check(image)
     image, distance = replace(image, rows=Rows.subjects(1)), float(image.grid.spacing_mm[0, 0])
-    if not bool((image.data != 0).any()):
-        raise SignalError(f"{path.name}, a stack without signal", expected="values above zero", remedy="check the file")
     if settings.thickness_mm is not None:
         if settings.thickness_mm > THICK * distance:
             raise SettingError(f"slices of {settings.thickness_mm:g} mm that lie {distance:g} mm apart",

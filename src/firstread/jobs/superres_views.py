@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from firstread.core.errors import GeometryError, InputError, SignalError
+from firstread.core.errors import GeometryError, InputError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Note, Rows
 from firstread.jobs.restore_image import grey_image
@@ -38,7 +38,7 @@ def long_axis_views(paths: Sequence[Path], stack: Image, volume: Grid, thickness
     None: the stack's.
 
     Raises GeometryError for files without a place in the patient and for views that do not cross the stack,
-    InputError for other frames than the stack's, SignalError for a view without signal.
+    InputError for other frames than the stack's, SignalError for zeros alone.
     """
     _require_place(stack, "a stack")
     opened, fits, without, notes = [], [], list[str](), list[Note]()
@@ -66,8 +66,6 @@ def _opened(path: Path, stack: Image) -> Image:
     if view.data.shape[1] != stack.data.shape[1]:
         raise InputError(f"{path.name} of {view.data.shape[1]} frames for a stack of {stack.data.shape[1]}",
                          expected="the same heart phases in both", remedy="bring both to one number of frames first")
-    if not bool((view.data != 0).any()):
-        raise SignalError(f"{path.name}, a view without signal", expected="values above zero", remedy="leave it out")
     return replace(view, data=view.data.abs(), rows=Rows.parts(view.batch), times_s=None, cycle_s=None)
 
 
