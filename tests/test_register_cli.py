@@ -11,15 +11,16 @@ from typer.testing import CliRunner
 
 from firstread.acquire.head import head_phantom
 from firstread.cli import app
-from firstread.core.errors import GeometryError, InputError, SignalError
+from firstread.core.errors import GeometryError, InputError, SettingError, SignalError
 from firstread.core.geometry import Grid, Transform
 from firstread.core.records import Image, Rows
 from firstread.io.nifti import read, write_image
 from firstread.io.open import read as open_file
 from firstread.io.transforms import read_all
 from firstread.jobs.register import RegisterSettings, register_to_folder
+from firstread.jobs.register_notes import notes_of
 from firstread.ops.rigid import exponential
-from firstread.ops.warp import compose, warp
+from firstread.ops.warp import compose, inverse, jacobian_determinant, warp
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,29 @@ def test_a_deformation_of_pictures_is_read_back(tmp_path):
     assert np.abs(warped.data[0, 0, 0, 0].numpy() - fixed).mean() < 0.3 * np.abs(moving.numpy() - fixed).mean()
 
 
+def test_headers_far_apart_and_folds_are_said_on_the_page(files, tmp_path):
+    stored = open_file(files["moving head"]).case["image"]
+    affine = stored.grid.affine.clone()
+    affine[:, 0, 3] += 900
+    far = tmp_path / "far.nii.gz"
+    write_image(far, replace(stored, grid=replace(stored.grid, affine=affine)))
+    made = register_to_folder(files["fixed head"], far, tmp_path / "out", RegisterSettings(kind="rigid"))
+    assert [note.code for note in made.notes] == ["headers_apart"]
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "1 warning" in page and "only 0 % of the fixed image" in page and "one faces the patient" in page
+    document = json.loads((tmp_path / "out" / "transform.json").read_text())
+    assert document["there_and_back_mm"]["largest"] < 1e-6
+    grid = Grid.from_spacing((4, 4, 16), (1.0, 1.0, 1.0))
+    field = torch.zeros(1, 3, *grid.shape)
+    field[:, 0] = -2 * (torch.arange(16) - 8.0).clamp(-2, 2)
+    folded = Transform(torch.eye(4, dtype=torch.float64)[None], field, grid)
+    found = notes_of(folded, inverse(folded), jacobian_determinant(folded, grid), name="a")
+    assert found[0].code == "folded"
+    assert found[0].text.startswith("a: The map folds in 80 voxels of 256")
+    wrong = notes_of(folded, Transform(folded.matrix, 0 * field, grid), torch.ones(1, *grid.shape))
+    assert [note.code for note in wrong] == ["not_inverted"]
+
+
 def test_bad_input(files, tmp_path):
     out = tmp_path / "out"
     fixed, moving = files["fixed head"], files["moving head"]
@@ -109,4 +133,8 @@ def test_bad_input(files, tmp_path):
     write_image(shifted, replace(stored, data=stored.data * 0))
     with pytest.raises(InputError, match="all zero"):
         register_to_folder(fixed, fixed, out, labels=files["fixed labels"], fixed_labels=shifted)
+    colours = tmp_path / "colours.png"
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)).save(colours)
+    with pytest.raises(SettingError, match=r"of 3 channels; .* a colour picture in grey"):
+        register_to_folder(colours, colours, out, RegisterSettings(spacing_mm=(1.0, 1.0, 1.0)))
     assert not out.exists()

@@ -93,8 +93,11 @@ def test_bad_input(files, tmp_path):
     with pytest.raises(SettingError, match="frame 9 of a series of 4"):
         track_to_folder(cine, None, out, TrackSettings(frame=9))
     empty = save(tmp_path / "empty.nii.gz", [torch.zeros(48, 48)] * 4)
-    with pytest.raises(InputError, match="no labels in frame 0"):
+    with pytest.raises(InputError, match="labels that are all zero"):
         track_to_folder(cine, empty, out)
+    with pytest.raises(InputError, match=r"no labels in frame 2; expected labels in the frame that is followed \(0\)"):
+        track_to_folder(cine, save(tmp_path / "one.nii.gz", [ring(8.0)[1], *[torch.zeros(48, 48)] * 3]), out,
+                        TrackSettings(frame=2))
     three = save(tmp_path / "three.nii.gz", [torch.ones(48, 48)] * 3)
     with pytest.raises(GeometryError, match="of 3 frames for a series of 4"):
         track_to_folder(cine, three, out)

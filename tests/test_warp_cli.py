@@ -18,7 +18,7 @@ from firstread.io.transforms import write_affine, write_composite, write_field
 from firstread.jobs.warp import WarpSettings, warp_to_folder
 from firstread.ops.rigid import exponential
 from firstread.ops.separable import smooth
-from firstread.ops.warp import apply
+from firstread.ops.warp import apply, sample_mm
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,81 @@ def test_labels_keep_their_values_there_and_back(files, tmp_path, interpolation)
     inner = (..., slice(6, -6), slice(5, -5), slice(5, -5))
     both = ((back > 0) & (start > 0))[inner].sum() * 2 / ((back > 0)[inner].sum() + (start > 0)[inner].sum())
     assert both > 0.9
+
+
+def test_labels_warped_as_an_image_are_warned_about_and_volumes_stand_beside_each_other(files, tmp_path):
+    folder, _ = files
+    words = folder / "labels.nii.gz", "-t", folder / "whole.h5", "--on", folder / "fixed.nii.gz"
+    assert run(*words, "-o", tmp_path / "image").exit_code == 0
+    document = json.loads((tmp_path / "image" / "warp.json").read_text())
+    assert "labels_blended" in [note["code"] for note in document["warnings"]]
+    assert run(*words, "-o", tmp_path / "labels", "--interpolation", "nearest").exit_code == 0
+    document = json.loads((tmp_path / "labels" / "warp.json").read_text())
+    assert document["warnings"] == []
+    stored = read(folder / "labels.nii.gz").data
+    assert document["labels"]["1"]["ml_given"] == pytest.approx(float((stored == 1).sum()) * 0.125, abs=1e-3)
+    assert "mL, as given" in (tmp_path / "labels" / "page.html").read_text()
+
+
+def test_segments_of_a_dicom_seg_keep_their_names(files, tmp_path):
+    import highdicom
+    import numpy as np
+    from pydicom.sr.codedict import codes
+
+    source = series(tmp_path / "ct")
+    mask = np.zeros((4, 16, 16), np.uint8)
+    mask[1:3, 4:10, 5:12] = 1
+    what = highdicom.seg.SegmentDescription(
+        1, "Liver", codes.SCT.Organ, codes.SCT.Liver, highdicom.seg.SegmentAlgorithmTypeValues.MANUAL)
+    seg = highdicom.seg.Segmentation(
+        source, mask, highdicom.seg.SegmentationTypeValues.BINARY, [what], highdicom.UID(), 1, highdicom.UID(), 1,
+        "maker", "model", "1", "0")
+    seg.save_as(tmp_path / "seg.dcm")
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[0, 3] = 4.0  # two voxels along x
+    write_affine(tmp_path / "shift.tfm", shift)
+    words = tmp_path / "seg.dcm", "-t", tmp_path / "shift.tfm", "--on", tmp_path / "ct"
+    for name, way, moved in (("there", (), -2), ("back", ("--inverse",), 2)):
+        done = run(*words, "-o", tmp_path / name, "--interpolation", "nearest", *way)
+        assert done.exit_code == 0, done.output
+        document = json.loads((tmp_path / name / "warp.json").read_text())
+        assert document["labels"]["1"]["name"] == "Liver"
+        assert document["labels"]["1"]["ml"] == pytest.approx(document["labels"]["1"]["ml_given"])
+        made = read(tmp_path / name / "warped.nii.gz")
+        found = sample_mm(made.data[:, 0].float(), made.grid, torch.tensor([[[2.0 * (8 + moved), 14.0, 3.0]]]).double())
+        assert found.item() == 1 and int((made.data > 0).sum()) == int(mask.sum())
+    with pytest.raises(InputError, match=r"seg\.dcm, labels, with linear interpolation"):
+        warp_to_folder(tmp_path / "seg.dcm", [tmp_path / "shift.tfm"], tmp_path / "ct", tmp_path / "no")
+
+
+def series(folder):
+    """Four CT slices of 16 x 16 pixels of 2 mm, 3 mm apart, as files; their headers."""
+    import numpy as np
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir()
+    study, own, frame, made = generate_uid(), generate_uid(), generate_uid(), []
+    for z in range(4):
+        one = pydicom.Dataset()
+        one.file_meta = pydicom.dataset.FileMetaDataset()
+        one.file_meta.TransferSyntaxUID, one.file_meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+        one.SOPClassUID, one.SOPInstanceUID, one.Modality = CTImageStorage, generate_uid(), "CT"
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, own, frame
+        one.PatientID = one.PatientName = one.StudyID = "a"
+        one.PatientBirthDate = one.PatientSex = one.AccessionNumber = one.ReferringPhysicianName = ""
+        one.StudyDate, one.StudyTime, one.SeriesNumber, one.InstanceNumber = "20200101", "000000", 1, z + 1
+        one.ImagePositionPatient, one.ImageOrientationPatient = [0, 0, 3 * z], [1, 0, 0, 0, 1, 0]
+        one.PixelSpacing, one.SliceThickness = [2, 2], 3
+        one.Rows = one.Columns = 16
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated = one.BitsStored = 16
+        one.HighBit, one.PixelRepresentation, one.RescaleSlope, one.RescaleIntercept = 15, 0, 1, 0
+        one.PixelData = (np.arange(256, dtype=np.uint16).reshape(16, 16) + z).tobytes()
+        one.save_as(folder / f"{z}.dcm", enforce_file_format=True)
+        made.append(pydicom.dcmread(folder / f"{z}.dcm"))
+    return made
 
 
 def test_bad_input_is_one_sentence(files, tmp_path):

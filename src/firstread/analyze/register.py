@@ -114,9 +114,12 @@ def check_pair(fixed: Image, moving: Image) -> None:
     """Refuse what cannot be registered."""
     for image, name in ((fixed, "fixed"), (moving, "moving")):
         image.grid.require_mm(f"registering the {name} image")
-        if image.data.shape[1] != 1 or image.data.shape[2] != 1:
-            raise SettingError(f"a {name} image of {image.data.shape[1]} frames and {image.data.shape[2]} channels",
-                               expected="one frame, one channel", remedy="give one frame alone")
+        if image.data.shape[1] != 1:
+            raise SettingError(f"a {name} image of {image.data.shape[1]} frames", expected="one frame, one channel",
+                               remedy="give one frame alone")
+        if image.data.shape[2] != 1:
+            raise SettingError(f"a {name} image of {image.data.shape[2]} channels", expected="one frame, one channel",
+                               remedy="give one channel alone, a colour picture in grey")
         values = image.data.abs() if image.data.is_complex() else image.data
         if not torch.isfinite(values.float()).all():
             raise SignalError(f"a {name} image with values that are no numbers", expected="finite values",

@@ -72,7 +72,7 @@ def register_linear(fixed: Float[Tensor, "z y x"], fixed_grid: Grid, moving: Flo
         one, two = level(fixed, fixed_grid, spacing), level(moving, moving_grid, spacing)
         measure = _measure(one, two, metric, points)
         poses = _best(measure, poses, kept)
-        progress(f"{kind}: voxels of {spacing:.3g} mm, {len(poses)} starts")
+        progress(f"{kind}: voxels of {spacing:.3g} mm, {len(poses)} {'start' if len(poses) == 1 else 'starts'}")
         poses = _climb(measure, poses, basis, _middle(fixed_grid), size_mm=spacing / 2, steps=steps)
     if overlap(fixed_grid, moving_grid, poses[0]) < LEAST_OVERLAP:
         raise GeometryError("two images that hardly overlap", expected="images of the same part of the body",

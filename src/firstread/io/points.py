@@ -40,6 +40,8 @@ def read_points(path: Path) -> PointTable:
         raise FormatError(f"{path.name}, which is no text table", expected=_EXPECTED, remedy="export it again"
                           ) from error
     names = [name.lower().removesuffix("_mm") for name in lines[0]] if lines else []
+    if len(lines) == 1 and all(names.count(axis) == 1 for axis in "xyz"):
+        raise FormatError(f"{path.name}, of 0 rows", expected="a point or more", remedy="add a line for each point")
     if len(lines) < 2 or any(names.count(axis) != 1 for axis in "xyz"):
         raise FormatError(f"{path.name}, of {max(0, len(lines) - 1)} rows with the columns "
                           f"{', '.join(names)[:100] or 'none'}", expected=_EXPECTED, remedy="name its columns")

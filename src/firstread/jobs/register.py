@@ -24,6 +24,7 @@ from firstread.core.stage import Chain
 from firstread.io.dicom.seg_read import open_seg, seg_files
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
+from firstread.jobs.register_notes import headers_apart, notes_of, round_trip
 from firstread.jobs.segment_pairs import grid_difference
 from firstread.jobs.segment_seg import placed, require_numbers, values_of
 from firstread.ops.regions import dice
@@ -77,10 +78,13 @@ def register(fixed: Path, moving: Path, settings: RegisterSettings | None = None
     overlap = None
     if own is not None and other is not None and seen_labels is not None:
         overlap = _overlap(other.data, _seen(own, here, one.grid, "nearest"), seen_labels.data)
+    grown = jacobian_determinant(alignment.forward, one.grid)
+    notes = headers_apart(one.grid, two.grid) + notes_of(alignment.forward, alignment.backward, grown)
     moved = (apply(alignment.forward, one.grid.points_mm()) - one.grid.points_mm()).norm(dim=-1)
     return RegisteredReport(
         case=case, kind=settings.kind, fixed=one, before=before, after=after, alignment=alignment,
-        jacobian=jacobian_determinant(alignment.forward, one.grid), moved_mm=(float(moved.mean()), float(moved.max())),
+        jacobian=grown, moved_mm=(float(moved.mean()), float(moved.max())), notes=notes,
+        round_trip_mm=round_trip(alignment.forward, alignment.backward, one.grid),
         labels=seen_labels, overlap=overlap, hashes={"fixed": file_hash(fixed), "moving": file_hash(moving)},
         versions=versions(), seconds=time.perf_counter() - started, peak_mb=peak_memory_mb())
 

@@ -24,9 +24,10 @@ from firstread.core.alignment import Alignment
 from firstread.core.errors import InputError
 from firstread.core.geometry import Transform
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
-from firstread.core.records import Image, Rows
+from firstread.core.records import Image, Note, Rows
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import read as open_file
+from firstread.jobs.register_notes import notes_of
 from firstread.ops.similarity import LocalCorrelation
 from firstread.ops.velocity import sample_at
 from firstread.ops.warp import jacobian_determinant
@@ -86,20 +87,22 @@ def template(paths: Sequence[Path], settings: TemplateSettings | None = None, *,
     shape = (aligned.shape[1], aligned.shape[2], aligned.shape[3])
     seen = sample_at(aligned[:, None], displacement(velocity, shape))[:, 0]
     before, after = aligned.mean(dim=0), seen.mean(dim=0)
-    members = []
+    members: list[Member] = []
+    notes: list[Note] = []
     for row, (name, start, image) in enumerate(zip(names, linear, images, strict=True)):
         forward, backward = both_ways(velocity[row:row + 1], start, grid, image.grid)
         moved = forward.displacement_mm
         assert moved is not None
-        way = moved[0].norm(dim=0)
+        way, grown = moved[0].norm(dim=0), jacobian_determinant(forward, grid)
         members.append(Member(name, forward, backward, aligned[row], seen[row],
                               (_likeness(before, aligned[row]), _likeness(after, seen[row])),
                               (float(way.mean()), float(way.max())),
-                              int((jacobian_determinant(forward, grid) <= 0).sum())))
+                              int((grown <= 0).sum())))
+        notes.extend(notes_of(forward, backward, grown, name=name))
     return TemplateReport(
         replace(images[0], data=before[None, None, None]), replace(images[0], data=after[None, None, None]),
         tuple(members), settings.first, settings.rounds, {path.name: file_hash(path) for path in paths}, versions(),
-        time.perf_counter() - started, peak_memory_mb())
+        time.perf_counter() - started, peak_memory_mb(), tuple(notes))
 
 
 def template_to_folder(paths: Sequence[Path], folder: Path, settings: TemplateSettings | None = None, *,

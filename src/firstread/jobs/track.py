@@ -151,10 +151,13 @@ def _reference(labels: Tensor | None, settings: TrackSettings, frames: int) -> i
     if labels is None:
         return settings.frame or 0
     drawn = [frame for frame in range(frames) if bool(labels[:, frame].any())]
-    at = settings.frame if settings.frame is not None else drawn[0] if drawn else 0
+    if not drawn:
+        raise InputError("labels that are all zero", expected="one label or more in the frame that is followed",
+                         remedy="give a segmentation")
+    at = settings.frame if settings.frame is not None else drawn[0]
     if at not in drawn:
-        raise InputError(f"no labels in frame {at}", expected="labels in the frame that is followed" + (
-            f" ({', '.join(map(str, drawn[:8]))})" if drawn else ""), remedy="state it with --frame, counted from 0")
+        raise InputError(f"no labels in frame {at}", expected="labels in the frame that is followed "
+                         f"({', '.join(map(str, drawn[:8]))})", remedy="state it with --frame, counted from 0")
     return at
 
 

@@ -33,7 +33,7 @@ from firstread.report.warped import MARKER, WarpedReport, write
 Progress = Callable[[str], None]
 Interpolation = Literal["linear", "nearest", "onehot"]
 SLAB, LITTLE, OFF_MM = 1_000_000, 0.1, 0.1  # voxels at a time; share of a grid that is suspiciously small; mm
-MOST_LABELS = 256
+MOST_LABELS, FEW_VALUES = 256, 64  # different numbers that labels have at most; that hardly an image has
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,13 @@ def warp(path: Path, transforms: Sequence[Path], grid: Path | None, settings: Wa
     progress(f"warping onto {' x '.join(map(str, onto.grid.shape))} voxels")
     after, covered, notes = _seen(image, steps, onto.grid, settings)
     before, _, _ = _seen(image, [], onto.grid, settings)
+    if settings.interpolation == "linear" and are_labels(image.data) and len(image.data.unique()) <= FEW_VALUES:
+        notes = (*notes, Note("labels_blended", f"{path.name} holds few whole numbers, as labels do, and linear "
+                              "interpolation made numbers between them: for labels say --interpolation nearest or "
+                              "onehot."))
     return WarpedReport(settings.interpolation, settings.inverse, hashes, versions(), time.perf_counter() - started,
-                        peak_memory_mb(), notes, fixed=onto, before=replace(image, data=before, grid=onto.grid),
+                        peak_memory_mb(), notes, fixed=onto, given=image,
+                        before=replace(image, data=before, grid=onto.grid),
                         after=replace(image, data=after, grid=onto.grid), covered=covered, names=names)
 
 
@@ -212,7 +217,7 @@ def _source(path: Path, settings: WarpSettings, progress: Progress) -> tuple[Ima
         files = [open_seg(file) for file in objects]
         grid, values = grid_of(files), values_of(files, {})
         data = placed(files, grid, values, frames=1, source=None, name=path.name)
-        progress(f"opening {path.name}: {len(values)} segments")
+        progress(f"opening {path.name}: {len(values)} segment{'s' * (len(values) != 1)}")
         one = Image(Rows.subjects(1), data=data[None, :, None].float(), grid=grid)
         return one, values_used(values)
     image = _image(path, "image", settings, progress)
@@ -240,5 +245,5 @@ def _image(path: Path, what: str, settings: WarpSettings, progress: Progress) ->
     image.grid.require_mm(f"warping ({path.name})")
     if image.data.shape[2] != 1:
         raise InputError(f"{path.name} of {image.data.shape[2]} channels", expected="one channel",
-                         remedy="give one channel alone")
+                         remedy="give one channel alone, a colour picture in grey")
     return replace(image, data=(image.data.abs() if image.data.is_complex() else image.data).float())

@@ -76,6 +76,7 @@ def _newton(transform: Transform, slopes: Tensor, wanted: Tensor, start: Tensor,
     """One row: ``[1, n, 3]``. Points that are there are left alone."""
     grid = transform.from_grid
     assert grid is not None
+    last = torch.tensor(grid.shape[::-1]).to(wanted) - 1
     to_index, matrix = torch.linalg.inv(grid.affine[0, :3, :3]), transform.matrix[0, :3, :3]
     found, size = start.clone(), wanted.new_ones(wanted.shape[1])
     off = apply(transform, found) - wanted
@@ -84,7 +85,9 @@ def _newton(transform: Transform, slopes: Tensor, wanted: Tensor, start: Tensor,
         if not bool(todo.any()):
             break
         places, rest = found[:, todo], off[:, todo]
-        slope = _sample(slopes, grid.to_index(places), "bilinear", "border")[0].unflatten(0, (3, 3)).to(matrix.dtype)
+        index = grid.to_index(places)
+        slope = _sample(slopes, index, "bilinear", "border")[0].unflatten(0, (3, 3)).to(matrix.dtype)
+        slope = slope * ((index[0] >= 0) & (index[0] <= last)).T[:, None]  # none beyond the border, where d stays
         jacobian = matrix + torch.einsum("acn,ax->ncx", slope, to_index)
         sound = torch.linalg.det(jacobian) / torch.linalg.det(matrix) > SMALLEST
         step = torch.linalg.solve(torch.where(sound[:, None, None], jacobian, matrix), rest[0])

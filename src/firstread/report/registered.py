@@ -14,7 +14,7 @@ from torch import Tensor
 
 from firstread.core.alignment import Alignment
 from firstread.core.case import Case
-from firstread.core.records import Image
+from firstread.core.records import Image, Note
 from firstread.io.nifti import write_image
 from firstread.io.transforms import parts, write_affine, write_composite, write_field
 from firstread.report.cuts import checkerboard, cuts, growth, overlay
@@ -41,7 +41,8 @@ class RegisteredReport:
     """A registration and what is shown of it.
 
     before, after: the moving image on the fixed grid, as the headers place it, and aligned; jacobian: of the forward
-    transform; moved_mm: mean and largest way of a voxel; labels: the moving labels, aligned.
+    transform; moved_mm: mean and largest way of a voxel; round_trip_mm: the same there and back again; labels: the
+    moving labels, aligned; notes: about the transform, beside those of the case.
     """
 
     case: Case
@@ -52,6 +53,8 @@ class RegisteredReport:
     alignment: Alignment
     jacobian: Float[Tensor, "batch z y x"]
     moved_mm: tuple[float, float]
+    round_trip_mm: tuple[float, float]
+    notes: tuple[Note, ...]
     labels: Image | None
     overlap: Overlap | None
     hashes: Mapping[str, str]
@@ -104,11 +107,13 @@ def registered_document(report: RegisteredReport, names: Mapping[str, str]) -> d
                    "after": _number(alignment.after[0])},
         "matrix_lps_mm": [[_number(v) for v in row] for row in alignment.forward.matrix[0]],
         "moved_mm": {"mean": _number(report.moved_mm[0]), "largest": _number(report.moved_mm[1])},
+        "there_and_back_mm": {"mean": _number(report.round_trip_mm[0]), "largest": _number(report.round_trip_mm[1])},
         "jacobian": {"least": _number(jacobian.min()), "1st percentile": _number(thin.quantile(0.01)),
                      "99th percentile": _number(thin.quantile(0.99)), "largest": _number(jacobian.max()),
                      "folded_voxels": int((jacobian <= 0).sum()), "voxels": jacobian.numel()},
         "random_draws": "none",
-        "warnings": [{"code": n.code, "text": n.text, "severity": n.severity} for n in report.case.notes],
+        "warnings": [{"code": n.code, "text": n.text, "severity": n.severity} for n in (*report.notes,
+                     *report.case.notes)],
         "trail": [{"stage": s.stage, "settings": s.settings, "seconds": round(s.seconds, 2)}
                   for s in report.case.trail],
         "versions": dict(report.versions), "seconds": round(report.seconds, 1), "peak_memory_mb": round(report.peak_mb)}

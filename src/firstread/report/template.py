@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstread.core.geometry import Transform
-from firstread.core.records import Image
+from firstread.core.records import Image, Note
 from firstread.io.nifti import write_image
 from firstread.io.transforms import write_composite
 from firstread.report.cuts import cuts
@@ -57,6 +57,7 @@ class TemplateReport:
     versions: Mapping[str, str]
     seconds: float
     peak_mb: float
+    notes: tuple[Note, ...] = ()
 
 
 def write(report: TemplateReport, folder: Path) -> None:
@@ -89,7 +90,8 @@ def template_document(report: TemplateReport) -> dict[str, Any]:
             "local_correlation": {"linear": round(member.likeness[0], 4), "template": round(member.likeness[1], 4)},
             "deformation_mm": {"mean": round(member.moved_mm[0], 3), "largest": round(member.moved_mm[1], 3)},
             "folded_voxels": member.folds} for member in report.members},
-        "warnings": [], "versions": dict(report.versions), "seconds": round(report.seconds, 1),
+        "warnings": [{"code": n.code, "text": n.text, "severity": n.severity} for n in report.notes],
+        "versions": dict(report.versions), "seconds": round(report.seconds, 1),
         "peak_memory_mb": round(report.peak_mb)}
 
 

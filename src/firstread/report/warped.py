@@ -31,7 +31,8 @@ class WarpedReport:
     """What was warped and how.
 
     Of images and labels: fixed (the image that gave the grid), before (as the headers place it there) and after,
-    covered (share of the grid that lies in the image), names of labels. Of points: the table and where they are now.
+    given (what was warped, where it lay), covered (share of the grid that lies in the image), names of labels. Of
+    points: the table and where they are now.
     """
 
     interpolation: str
@@ -42,6 +43,7 @@ class WarpedReport:
     peak_mb: float
     notes: tuple[Note, ...] = ()
     fixed: Image | None = None
+    given: Image | None = None
     before: Image | None = None
     after: Image | None = None
     covered: float | None = None
@@ -80,9 +82,9 @@ def warped_document(report: WarpedReport) -> dict[str, Any]:
         document |= {"interpolation": report.interpolation, "covered": round(report.covered, 4),
                      "shape_tzyx": [shape[1], *shape[3:]]}
         if what == "labels":
-            before, after = (_volumes(image) for image in (report.before, report.after))
-            document["labels"] = {str(v): {"name": report.names.get(v, f"label {v}"), "ml": after.get(v, 0.0)}
-                                  for v in sorted({*before, *after})}
+            given, after = (_volumes(image) for image in (report.given, report.after))
+            document["labels"] = {str(v): {"name": report.names.get(v, f"label {v}"), "ml_given": given.get(v, 0.0),
+                                           "ml": after.get(v, 0.0)} for v in sorted({*given, *after})}
     if report.table is not None and report.moved_mm is not None:
         way = (report.moved_mm - report.table.points_mm).norm(dim=1)
         document["points"] = {"count": len(way), "moved_mm": {"mean": round(float(way.mean()), 4),

@@ -84,8 +84,9 @@ def open_seg(path: Path) -> SegFile:
         per_frame = stored.PerFrameFunctionalGroupsSequence
         labelmap = str(stored.get("SegmentationType", "BINARY")) == "LABELMAP"
         frames = tuple(_frame(number, group, shared, labelmap) for number, group in enumerate(per_frame))
-        if not frames or len(frames) != int(stored.NumberOfFrames):
-            raise FormatError(f"{path.name}, a DICOM SEG of {stored.NumberOfFrames} frames that places {len(frames)}",
+        count = int(stored.get("NumberOfFrames") or 1)  # some leave it out where there is one
+        if not frames or len(frames) != count:
+            raise FormatError(f"{path.name}, a DICOM SEG that counts {count} frames and places {len(frames)}",
                               expected="a place for each frame", remedy="export it again")
         referred = frozenset(str(i.ReferencedSOPInstanceUID) for s in stored.get("ReferencedSeriesSequence", ())
                              for i in s.get("ReferencedInstanceSequence", ()))
