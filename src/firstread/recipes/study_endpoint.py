@@ -38,6 +38,7 @@ from firstread.trust.bootstrap import paired_difference
 from firstread.trust.conformal import equal_tails, smallest_calibration
 
 LEVEL = 0.9
+TICKS = (0.5, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)  # of the picture's logarithmic axes
 Numbers = dict[str, float]
 
 
@@ -206,7 +207,7 @@ def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoin
 def picture(rows: Sequence[Row], path: Path) -> None:
     """EF error and interval width against lines per frame, a line for each arm."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
@@ -218,11 +219,12 @@ def picture(rows: Sequence[Row], path: Path) -> None:
     for axis, label in zip(axes, ("mean absolute EF error (points)", "width of 90 % intervals (points)"), strict=True):
         axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label, xscale="log", yscale="log")
         axis.set_xticks(lines, [str(count) for count in lines])
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_locator(NullLocator())
         axis.margins(0.08, 0.12)
+        low, high = axis.get_ylim()
+        ticks = [tick for tick in TICKS if low <= tick <= high]
+        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.yaxis.set_minor_locator(NullLocator())
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
