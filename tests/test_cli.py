@@ -45,3 +45,7 @@ def test_freed_memory_is_kept_where_the_allocator_can():
 def test_help_is_plain_text(verb):
     shown = firstread(*verb, "--help").stdout
     assert "Usage:" in shown and "\\" not in shown and "\x1b" not in shown
+
+
+def test_help_says_what_arguments_are():
+    assert "Name of the recipe." in firstread("train", "--help").stdout, "some versions of click drop it"

@@ -67,6 +67,7 @@ def test_training_goes_downhill():
 def test_a_network_that_knows_nothing_is_no_better_than_before_and_optimization_is():
     row = evaluate_register.score(VelocityNet(widths=(4, 8)).eval(), 0)
     assert row["network"] == pytest.approx(row["before"]) and row["optimized"] < 0.8 * row["before"]
+    assert row["both"] == pytest.approx(row["shortly"], rel=1e-3) and row["shortly"] < row["before"]
     assert 0 <= row["covered"] <= 1
 
 

@@ -58,9 +58,9 @@ def segment_train(
 
 @segment.command("predict")
 def segment_predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of `segment train`, a weight of a "
-                                          "recipe with a plan (by name or .safetensors), or another's model: nnU-Net "
-                                          "folder, MONAI bundle, TorchScript, ONNX.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of `segment train`, a default weight by "
+                                          "name or file, or another's model: nnU-Net folder, MONAI bundle, "
+                                          "TorchScript, ONNX.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="NIfTI files, DICOM folders …; several "
                                                 "channels of one image joined by commas.")],
     output: Out,
