@@ -170,8 +170,8 @@ step does not need: there the measurements are constants.
 |---|---|---|
 {chr(10).join(rows)}
 
-Checkpointing whole stages cannot lower the peak below what the largest stage needs for its own gradient; here that is the
-cascade. Checkpointing the blocks inside it does lower the peak.
+Checkpointing whole stages cannot lower the peak below what the largest stage needs for its own gradient; here that is
+the cascade. Checkpointing the blocks inside it does lower the peak.
 """
     print(page)
     if asked.output:
