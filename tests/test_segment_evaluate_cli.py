@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 
 import nibabel
@@ -30,6 +31,12 @@ def volume(shift=0):
 def save(path, data, grid=GRID):
     path.parent.mkdir(exist_ok=True)
     write_labels(path, HardLabels(Rows.subjects(1), data[None, None, None], grid, ("background", "a", "b")))
+
+
+def tilted():
+    c, s = math.cos(0.3), math.sin(0.3)
+    turn = torch.tensor([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    return replace(GRID, affine=turn @ GRID.affine)
 
 
 @pytest.fixture
@@ -83,6 +90,18 @@ def test_a_label_that_one_case_lacks_is_counted_as_missing(folders):
     assert made["labels"][0]["summary"]["dice"]["missing"] == 0
 
 
+def test_labels_on_the_same_voxels_in_another_order_of_axes_are_turned_by_the_header(folders):
+    before = evaluate_to_folder(folders / "mine", folders / "truth", folders / "straight")
+    turned = volume().permute(0, 2, 1).flip(-3, -1)
+    save(folders / "truth" / "p3.nii.gz", volume())
+    save(folders / "mine" / "p3.nii.gz", turned, GRID.permute((0, 2, 1)).flip("z").flip("x"))
+    made = evaluate_to_folder(folders / "mine", folders / "truth", folders / "out")
+    assert made["warnings"] == [*before["warnings"], "1 predictions lie on the voxels of their truth with axes in "
+                                "another order or sense (p3): turned as their headers say."]
+    with (folders / "out" / "metrics.csv").open() as file:
+        assert {float(row["dice"]) for row in csv.DictReader(file) if row["case"] == "p3"} == {1.0}
+
+
 @pytest.mark.parametrize(("change", "kind", "words"), [
     (lambda f: (f / "mine" / "p2.nii.gz").unlink(), InputError, "no prediction in mine for p2"),
     (lambda f: (f / "truth" / "p2.nii.gz").unlink(), InputError, "no truth in truth for p2"),
@@ -90,7 +109,7 @@ def test_a_label_that_one_case_lacks_is_counted_as_missing(folders):
      GeometryError, "p3: a prediction with 4 x 16 x 18 voxels .* instead of 5 x 16 x 18"),
     (lambda f: save(f / "mine" / "p3.nii.gz", volume(), Grid.from_spacing((5, 16, 18), (5.0, 1.0, 1.0))),
      GeometryError, "a spacing of 5 x 1 x 1 mm .* instead of 4 x 1 x 1 mm"),
-    (lambda f: save(f / "mine" / "p3.nii.gz", volume(), GRID.flip("y")), GeometryError, "axes that point elsewhere"),
+    (lambda f: save(f / "mine" / "p3.nii.gz", volume(), tilted()), GeometryError, "axes that point elsewhere"),
     (lambda f: save(f / "mine" / "p3.nii.gz", volume(), replace(GRID, affine=GRID.crop((1, 0, 0), GRID.shape).affine)),
      GeometryError, "an origin 4 mm away"),
     (lambda f: save(f / "mine" / "p4.nii.gz", volume() * 3), InputError, "p4: predicted label values .3, 6. that no"),

@@ -13,6 +13,7 @@ from typing import cast
 
 from torch import Tensor
 
+from firstread.analyze.canonical import onto
 from firstread.analyze.register import First, Kind, MetricName, Register
 from firstread.core.alignment import Alignment
 from firstread.core.case import Case
@@ -129,6 +130,8 @@ def _labels(path: Path, image: Image, settings: RegisterSettings, values: Mappin
     if not isinstance(found, Image) or not _whole(found.data):
         raise InputError(f"{path.name}, which holds no labels", expected="whole numbers from 0 on, one per voxel",
                          remedy="give a segmentation")
+    if (turned := onto(found.data, found.grid, image.grid)) is not None:
+        found = replace(found, data=turned, grid=image.grid)
     if (apart := grid_difference(found.grid, image.grid)) is not None or found.data.shape != image.data.shape:
         raise GeometryError(f"{name}, with {apart or 'other frames or parts'}", expected="labels on the grid of their "
                             "image", remedy="draw or resample them on it")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
+from firstread.analyze.canonical import onto
 from firstread.core.errors import FirstreadError, FormatError, GeometryError, InputError, UnsupportedError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
@@ -117,6 +118,8 @@ def load_sample(sample: Sample, *, ignored: int | None = None) -> tuple[Image, I
             raise FormatError(f"{sample.name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
         return image, values
     mask = _image(sample.label, sample.name)
+    if (turned := onto(mask.data, mask.grid, image.grid)) is not None:
+        mask = replace(mask, data=turned, grid=image.grid)
     _same_grid(sample.name, sample.label.name, mask.grid, image.grid)
     if mask.data.shape[1] != data.shape[1] or mask.data.shape[2] != 1:
         raise GeometryError(f"{sample.name}: labels of {mask.data.shape[1]} frames and {mask.data.shape[2]} channels",

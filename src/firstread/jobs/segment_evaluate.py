@@ -86,12 +86,13 @@ def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | No
     """Rows of all cases, labels that a case lacks included; pictures of the worst; notes."""
     segments, called = segment_names(pairs.values(), names)
     made: list[tuple[str, int, dict[int, dict[str, float]]]] = []
-    known, strange, flat, worst = set(names or ()), {}, [], []
+    known, strange, flat, turned, worst = set(names or ()), {}, [], [], []
     for number, (case, (predicted, true)) in enumerate(pairs.items(), start=1):
         progress(f"{number} of {len(pairs)}  {case}")
-        truth, found, grid = read_pair(predicted, true, case, segments)
-        z, y, x = grid.spacing_mm[0].tolist()
-        spacing = (z, y, x) if grid.has_mm else None
+        pair = read_pair(predicted, true, case, segments)
+        truth, found = pair.truth, pair.prediction
+        z, y, x = pair.grid.spacing_mm[0].tolist()
+        spacing = (z, y, x) if pair.grid.has_mm else None
         values = [set(torch.unique(t).tolist()) - {0} for t in (truth, found)]
         if names is not None and values[0] - known:
             raise InputError(f"{case}: the truth has label values {sorted(values[0] - known)}",
@@ -100,6 +101,8 @@ def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | No
         strange |= {value: case for value in sorted(values[1]) if value not in strange}
         if spacing is None:
             flat.append(case)
+        if pair.turned:
+            turned.append(case)
         for frame in range(len(truth)):
             scores = score_labels(truth[frame], found[frame], sorted(values[0] | values[1] | set(names or ())),
                                   spacing_mm=spacing, settings=settings)
@@ -121,6 +124,9 @@ def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | No
                                                       settings=settings)[value]
             rows.append(Row(case, patient_of(case), frame, value, called.get(value, f"label {value}"), found))
     notes = [f"{len(flat)} cases state no spacing: nothing in mm or mL is measured there."] if flat else []
+    if turned:
+        notes.append(f"{len(turned)} predictions lie on the voxels of their truth with axes in another order or sense "
+                     f"({', '.join(turned[:3])}{' …' * (len(turned) > 3)}): turned as their headers say.")
     return rows, worst, notes
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Integer
 from torch import Tensor
 
+from firstread.analyze.canonical import onto
 from firstread.core.errors import FirstreadError, FormatError, GeometryError, InputError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
@@ -18,6 +20,16 @@ from firstread.io.label_files import names_in_header, read_mask_folder
 from firstread.io.open import read as open_file
 from firstread.jobs.segment_data import ENDINGS
 from firstread.jobs.segment_seg import phases_of, placed, require_numbers, values_of, values_used
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Labels of a case on one grid; turned: the prediction's axes lay in another order or sense than the truth's."""
+
+    truth: Integer[Tensor, "time z y x"]
+    prediction: Integer[Tensor, "time z y x"]
+    grid: Grid
+    turned: bool
 
 
 def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
@@ -88,22 +100,26 @@ def segment_names(pairs: Iterable[tuple[Path, Path]], names: Mapping[int, str] |
                     **{value: name for value, name in known.items() if value}}
 
 
-def read_pair(predicted: Path, true: Path, case: str, values: Mapping[str, int]
-              ) -> tuple[Integer[Tensor, "time z y x"], Integer[Tensor, "time z y x"], Grid]:
+def read_pair(predicted: Path, true: Path, case: str, values: Mapping[str, int]) -> Pair:
     """Truth and prediction on the truth's grid; of two segmentations in DICOM on one that holds all of their planes.
+
+    A prediction on the same voxels in another order of axes is turned by the headers.
 
     Raises GeometryError where they lie on different grids (saying how they differ), and what reading may raise.
     """
     objects = {"truth": seg_files(true), "prediction": seg_files(predicted)}
     made: dict[str, Tensor] = {}
     grid: Grid | None = None
+    turned = False
     for what, path in (("truth", true), ("prediction", predicted)):
         if objects[what]:
             continue
         made[what], own = read_labels(path, case, what) if path.is_file() else read_masks(path, case, what, values)
         if grid is not None and (apart := grid_difference(own, grid)) is not None:
-            raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
-                                remedy="resample the prediction onto that grid (nearest neighbour)")
+            if (data := onto(made[what], own, grid)) is None:
+                raise GeometryError(f"{case}: a prediction with {apart}", expected="the grid of the truth",
+                                    remedy="resample the prediction onto that grid (nearest neighbour)")
+            made[what], turned = data, True
         grid = grid or own
     try:
         opened = {what: [open_seg(path) for path in paths] for what, paths in objects.items() if paths}
@@ -116,7 +132,7 @@ def read_pair(predicted: Path, true: Path, case: str, values: Mapping[str, int]
     if made["prediction"].shape[0] != made["truth"].shape[0]:
         raise GeometryError(f"{case}: a prediction of {len(made['prediction'])} frames",
                             expected=f"{len(made['truth'])}, as the truth has", remedy="give labels for every frame")
-    return made["truth"], made["prediction"], grid
+    return Pair(made["truth"], made["prediction"], grid, turned)
 
 
 def label_names(given: str) -> dict[int, str]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from firstread.analyze.canonical import onto
 from firstread.analyze.register_motion import TrackMotion, is_in_plane
 from firstread.core.alignment import Motion
 from firstread.core.case import Case
@@ -129,6 +130,8 @@ def _labels(path: Path, image: Image, settings: TrackSettings) -> tuple[Float[Te
     if not isinstance(read, Image) or not are_labels(read.data):
         raise InputError(f"{path.name}, which holds no labels", expected="whole numbers from 0 on, one per voxel",
                          remedy="give a segmentation")
+    if (turned := onto(read.data, read.grid, image.grid)) is not None:
+        read = replace(read, data=turned, grid=image.grid)
     if (apart := grid_difference(read.grid, image.grid)) is not None or read.batch != image.batch:
         raise GeometryError(f"{name}, with {apart or 'other parts'}", expected="labels on the grid of the series",
                             remedy="draw or resample them on it (firstread warp)")
