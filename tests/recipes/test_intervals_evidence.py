@@ -17,6 +17,7 @@ from firstread.recipes.evidence_intervals import (
 )
 from firstread.recipes.heart_tables import UNITS, Results
 from firstread.recipes.interval_cohort import NAMES, Cohort, pooled
+from firstread.recipes.interval_members import members_section
 from firstread.recipes.interval_splits import split_section
 
 FEATURES = ("log_noise", "edges")
@@ -68,6 +69,20 @@ def test_over_splits_of_one_pool_the_mean_coverage_is_nominal():
     shares = {(row[0], row[1]): float(row[3].split()[0]) for row in rows}
     assert len(rows) == 3 * len(NAMES) and "180 subjects" in text and len(rows[0][2].split(",")) == 3
     assert all(86 < share < 94.5 for (method, _), share in shares.items() if method != GROUPED)
+
+
+def test_each_member_is_calibrated_as_if_it_were_alone():
+    calibration, test = made(0, 90), made(1, 120)
+    for one in (calibration, test):
+        for row in one.results.rows:
+            row["members"][2] = {name: value + 4 for name, value in row["members"][0].items()}
+    text = members_section(calibration, test, level=0.9)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == list(NAMES)
+    for row in rows:
+        errors, shares, widths = ([float(value) for value in cell.rsplit(" ", 1)[0].split(",")] for cell in row[1:])
+        assert len(errors) == len(shares) == len(widths) == 3 and all(80 < share < 98 for share in shares[:2])
+        assert errors[2] > errors[0] + 1 and widths[2] > widths[0]  # an interval reaches to the value itself
 
 
 def test_adaptation_is_compared_on_the_same_subjects():

@@ -31,6 +31,7 @@ from firstread.recipes.heart_tables import Results
 from firstread.recipes.interval_adaptation import AdaptedJob, adaptation_section, adaptation_table, adapted_rows
 from firstread.recipes.interval_cohort import NAMES, Cohort, cohort, pooled
 from firstread.recipes.interval_heads import drawn, evidential, features_of, laplace
+from firstread.recipes.interval_members import members_section
 from firstread.recipes.interval_splits import SPLITS, split_section
 from firstread.trust.cells import Cell, coverage_cells, coverage_markdown, jointly
 from firstread.trust.compare import compare_intervals, comparison_markdown
@@ -161,7 +162,8 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
             f"{len(test.results.rows)} test subjects, {len(calibration.results.rows)} calibration subjects, "
             f"{scanner.matrix}² pixels of {scanner.spacing_mm:g} mm, {scanner.frames} frames, {scanner.coils} coils, "
             f"{scanner.acceleration:g}-fold, SNR {scanner.snr:g}; the test family's hearts differ from the calibration "
-            f"family's. Nominal {100 * LEVEL:.0f} %. One seed of training.\n\n    {command}\n",
+            f"family's. Nominal {100 * LEVEL:.0f} %. The default weights: one training of "
+            f"the reconstruction, three of the segmentation (below).\n\n    {command}\n",
             "## Methods\n\nOn the same subjects; differences with 95 % bootstrap intervals over subjects. The heads "
             "see the measured numbers, the ensemble's spread and image features, and correct the value; half of the "
             "calibration subjects train them, the other half calibrate.\n"]
@@ -171,6 +173,7 @@ def page(calibration: Cohort, test: Cohort, shifted: Mapping[str, Cohort], *, co
     text.append("## Coverage in groups\n\nBand: where the share falls (95 %) if calibration and test subjects are "
                 f"exchangeable; p by Holm over all {len(cells)} cells of this page. {verdict}\n")
     text += [f"{method}\n\n{coverage_markdown([cell for of, cell in cells if of == method])}" for method in methods]
+    text.append(members_section(calibration, test, level=LEVEL))
     text.append(split_section(pooled(calibration, test), len(calibration.results.rows), level=LEVEL,
                               splits=splits))
     if shifted:
