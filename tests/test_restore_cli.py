@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,8 +14,10 @@ from firstread.cli import app
 from firstread.core.errors import InputError, OutputError, SignalError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
+from firstread.io.dicom.mr import write_mr
 from firstread.io.nifti import read, write_image
-from firstread.jobs.restore import SliceSettings, restore_slices_to_folder
+from firstread.io.scan import Scan
+from firstread.jobs.restore import SliceSettings, restore_slices, restore_slices_to_folder
 from firstread.jobs.restore_image import restore_image_to_folder
 from firstread.report.restored import panels
 from firstread.zoo.store import load
@@ -97,6 +100,27 @@ def test_stacks_that_cannot_be_one_volume(tmp_path):
     with pytest.raises(InputError, match="thickness of nan"):
         restore_slices_to_folder([one, one], out, settings=SliceSettings(thickness_mm=float("nan")))
     assert not out.exists()
+
+
+def test_the_series_of_one_dicom_folder_are_stacks(tmp_path):
+    exam, uids = tmp_path / "exam", []
+    for number, order in enumerate(((0, 1, 2), (1, 0, 2))):
+        data = torch.rand(1, 1, 1, 6, 12, 12, generator=torch.Generator().manual_seed(number))
+        grid = Grid.from_spacing((6, 12, 12), (4.0, 2.0, 2.0))
+        part = exam / str(number)
+        part.mkdir(parents=True)
+        turned = Image(Rows.subjects(1), data, replace(grid, affine=grid.permute(order).affine))
+        path = write_mr(turned, Scan(study_uid="1.2.3", frame_uid="1.2.4"), part, method="x")[0]
+        uids.append(str(pydicom.dcmread(path).SeriesInstanceUID))
+    settings = SliceSettings(resolution_mm=4.0, iterations=1, bias=False)
+    stacks = restore_slices([exam], None, settings, series=uids).case["stacks"].grid.affine
+    assert len(stacks) == 2 and not torch.allclose(stacks[0], stacks[1])
+    with pytest.raises(InputError, match="1 and 2, which are the same series"):
+        restore_slices([exam], None, settings, series=[uids[0], uids[0]])
+    with pytest.raises(InputError, match="--series with 2 stacks"):
+        restore_slices([exam, exam], None, settings, series=uids)
+    with pytest.raises(InputError, match="2 series in one folder"):
+        restore_slices([exam], None, settings)
 
 
 def test_bad_input(scan, tmp_path):

@@ -21,7 +21,8 @@ def restoring() -> None:
 @restore.command("slices")
 def restore_slices(
     stacks: Annotated[list[Path], typer.Argument(metavar="STACK...", help="Two or more stacks of slices of one moving "
-                                                 "body: NIfTI files, DICOM folders.")],
+                                                 "body: NIfTI files, DICOM folders; or one DICOM folder with --series "
+                                                 "for each stack.")],
     output: Out,
     mask: Annotated[Path | None, typer.Option(help="Mask of what moves as one, drawn on one of the stacks.")] = None,
     resolution_mm: Annotated[float, typer.Option(help="Voxel size of the volume.")] = 0.8,
@@ -34,6 +35,8 @@ def restore_slices(
     bias: Annotated[bool, typer.Option(help="Estimate a bias field per slice.")] = True,
     patch_mm: Annotated[float, typer.Option(min=0, help="Move patches of this size on their own; 0: whole "
                                             "slices.")] = 0.0,
+    series: Annotated[list[str], typer.Option(help="A series of the DICOM folder (number, UID or description) that is "
+                                              "a stack; give one for each.")] = [],  # noqa: B006
     overwrite: Overwrite = False,
 ) -> None:
     """Slice-to-volume: stacks with motion in; volume.nii.gz, slices.json and a page out."""
@@ -41,7 +44,7 @@ def restore_slices(
 
     settings = SliceSettings(resolution_mm=resolution_mm, method=method, thickness_mm=thickness_mm,
                              iterations=iterations, robust=robust, bias=bias, patch_mm=patch_mm)
-    made = restore_slices_to_folder(stacks, output, mask, settings, overwrite=overwrite, progress=say)
+    made = restore_slices_to_folder(stacks, output, mask, settings, series=series, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 
 

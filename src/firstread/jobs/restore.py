@@ -45,23 +45,32 @@ class SliceSettings:
 
 
 def restore_slices(stacks: Sequence[Path], mask: Path | None = None, settings: SliceSettings | None = None, *,
-                   progress: Progress = lambda text: None) -> SlicesReport:
+                   series: Sequence[str] = (), progress: Progress = lambda text: None) -> SlicesReport:
     """One volume of several stacks.
 
     mask: of the part that moves as one, drawn on one of the stacks, or anywhere in the same millimetres.
+    series: where ``stacks`` is one DICOM folder, those of its series that are the stacks.
 
     Raises InputError for fewer than two stacks, the same one twice, 4D files or a header without orientation,
     GeometryError where stacks do not overlap, SignalError for an empty mask, and whatever reading a file may raise.
     """
     settings = settings or SliceSettings()
     started = time.perf_counter()
-    images = [_read(path, number, settings.thickness_mm, progress) for number, path in enumerate(stacks)]
+    if series and len(stacks) != 1:
+        raise InputError(f"--series with {len(stacks)} stacks", expected="one DICOM folder whose series are the stacks",
+                         remedy="give the folder alone, or a folder or file for each stack without --series")
+    sources = [(stacks[0], name) for name in series] or [(path, None) for path in stacks]
+    images = [_read(path, name, number, settings.thickness_mm, progress)
+              for number, (path, name) in enumerate(sources)]
     joined = join_stacks(images)
-    hashes = tuple(file_hash(path) for path in stacks)
-    for number, digest in enumerate(hashes):
-        if digest in hashes[:number]:
-            raise InputError(f"stacks {hashes.index(digest) + 1} and {number + 1}, which are the same file",
-                             expected="stacks that were measured apart", remedy="leave one out")
+    found = [(file_hash(path), () if name is None or image.source is None else image.source.series_uids)
+             for (path, name), image in zip(sources, images, strict=True)]
+    for number, one in enumerate(found):
+        if one in found[:number]:
+            raise InputError(f"stacks {found.index(one) + 1} and {number + 1}, which are the same "
+                             f"{'series' if series else 'file'}", expected="stacks that were measured apart",
+                             remedy="leave one out")
+    hashes = tuple(digest for digest, _ in found)
     records: dict[str, Image | HardLabels] = {"stacks": joined}
     if mask is not None:
         records["mask"] = _read_mask(mask)
@@ -77,19 +86,19 @@ def restore_slices(stacks: Sequence[Path], mask: Path | None = None, settings: S
 
 
 def restore_slices_to_folder(stacks: Sequence[Path], folder: Path, mask: Path | None = None,
-                             settings: SliceSettings | None = None, *, overwrite: bool = False,
-                             progress: Progress = lambda text: None) -> SlicesReport:
+                             settings: SliceSettings | None = None, *, series: Sequence[str] = (),
+                             overwrite: bool = False, progress: Progress = lambda text: None) -> SlicesReport:
     """Write ``volume.nii.gz``, ``slices.json`` and ``page.html``; whole or not at all."""
     check_free(folder, marker=MARKER, overwrite=overwrite)
-    report = restore_slices(stacks, mask, settings, progress=progress)
+    report = restore_slices(stacks, mask, settings, series=series, progress=progress)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         write(report, work)
     return report
 
 
-def _read(path: Path, number: int, thickness_mm: float | None, progress: Progress) -> Image:
-    progress(f"opening stack {number + 1}: {path.name}")
-    image = grey_image(path)
+def _read(path: Path, series: str | None, number: int, thickness_mm: float | None, progress: Progress) -> Image:
+    progress(f"opening stack {number + 1}: {path.name}{'' if series is None else f', series {series}'}")
+    image = grey_image(path, series=series)
     if image.data.shape[1] > 1:
         raise InputError(f"{path.name} with {image.data.shape[1]} volumes (4D)", expected="one 3D stack of slices per "
                          "file", remedy="split it, and give each volume as a stack of its own")
