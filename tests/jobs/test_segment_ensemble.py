@@ -50,7 +50,7 @@ def test_mean_or_one_row_for_each_member(scan):
 
 def test_weights_that_do_not_segment_are_refused_with_those_that_do():
     assert isinstance(open_segmenter("heart-sax-sunnybrook"), Segment)
-    for name, said in (("denoise", "has no plan"), ("heart-sux", "heart-sax, heart-sax-sunnybrook")):
+    for name, said in (("denoise", "makes no labels"), ("heart-sux", "heart-sax, heart-sax-sunnybrook")):
         with pytest.raises(InputError, match=said):
             open_segmenter(name)
     with pytest.raises(SettingError, match="ensemble of slices"):

@@ -104,7 +104,7 @@ def test_trained_used_by_name_and_measured(folder, tmp_path, monkeypatch):
     assert again["images"][0]["volume_ml"] == made["images"][0]["volume_ml"]
     plan = card.pop("plan")
     (tmp_path / "zoo" / "brain-tissue.json").write_text(json.dumps(card))
-    with pytest.raises(InputError, match="has no plan"):
+    with pytest.raises(InputError, match="makes no labels"):
         open_weight(weight)
     plan["network"]["widths"] = [4, 8, 8, 8]
     (tmp_path / "zoo" / "brain-tissue.json").write_text(json.dumps({**card, "plan": plan}))
