@@ -99,8 +99,8 @@ def open_weight(name: str | Path, *, members: bool = False) -> SegmentByPlan | S
     if "members" in stored.card:
         return Segment(networks=networks_of(stored), members=members).eval()
     if "plan" not in stored.card:
-        raise InputError(f"the weight {stored.name!r}, which makes no labels", expected="one that segments images, such "
-                         f"as {segmenting_weights()}", remedy="see `firstread zoo`")
+        raise InputError(f"the weight {stored.name!r}, which makes no labels", expected="one that segments images, "
+                         f"such as {segmenting_weights()}", remedy="see `firstread zoo`")
     plan = plan_from(stored.card["plan"], f"{stored.name}.json")
     network = build_network(plan)
     try:
