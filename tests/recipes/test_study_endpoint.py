@@ -12,7 +12,7 @@ from firstread.io import pattern
 from firstread.recipes import study_endpoint
 from firstread.recipes.endpoint import Setting
 from firstread.recipes.endpoint_pool import Stack, store_all
-from firstread.recipes.study_endpoint import Study, halves, report, run, tabulate
+from firstread.recipes.study_endpoint import Study, apart_or_together, halves, report, run, tabulate
 
 STACK = Stack(lines=48, columns=24, frames=4, slices=2, spacing_mm=5.0)
 TINY = Study(Setting(stack=STACK, subjects=1, coils=3, iterations=3, patch=64, centre_lines=2), (4.0,),
@@ -74,6 +74,17 @@ def test_differences_are_paired_and_whoever_lacks_a_number_leaves_all_arms():
     assert {row.dropped for row in fewer} == {1}
     page = report(TINY, fewer, "the command")
     assert "1 subjects" in page and "| 4 | 12 | joint |" in page and json.dumps(rows["joint"].lines) == "12"
+
+
+def test_the_verdict_is_joint_minus_separate_whatever_the_baseline():
+    three = replace(TINY, arms=("separate", "fine-tuned", "joint"))
+    made = {"separate": made_up(8.0), "fine-tuned": made_up(4.0), "joint": made_up(2.0)}
+    [row] = apart_or_together(three, 4.0, made)
+    assert row.arm == "joint" and row.error_difference.value == pytest.approx(row.error - 4 * row.error)
+    page = report(three, tabulate(three, 4.0, made), "the command", verdict=[row])
+    assert f"| 4 | {row.nrmse_difference.text(3)} | 0.0 [0.0, 0.0] | {row.error_difference.text()} |" in page
+    assert apart_or_together(replace(three, baseline="separate"), 4.0, made) == []
+    assert apart_or_together(TINY, 4.0, made) == [] and "joint* to *separate" not in report(TINY, [], "the command")
 
 
 def test_each_half_calibrates_the_other():

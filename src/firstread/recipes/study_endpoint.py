@@ -193,15 +193,22 @@ def tabulate(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequ
                 paired_difference(intervals[arm][0], intervals[base][0])) for arm in study.arms]
 
 
-def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoint") -> str:
-    """The page; name: of the picture and of the folder of masks."""
+def apart_or_together(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequence[Numbers]]]) -> list[Row]:
+    """The joint arm beside separate training, where both are there and another arm is the baseline of the table."""
+    if study.baseline == "separate" or not {"separate", "joint"} <= set(study.arms):
+        return []
+    return [row for row in tabulate(replace(study, baseline="separate"), acceleration, made) if row.arm == "joint"]
+
+
+def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoint", verdict: Sequence[Row] = ()) -> str:
+    """The page; name: of the picture and of the folder of masks; verdict: of ``apart_or_together``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
                        trim_blocks=True, keep_trailing_newline=True).get_template("study_endpoint.md.jinja")
     dropped = sorted({(row.acceleration, row.dropped) for row in rows if row.dropped})
     return page.render(study=study, setting=study.setting, stack=study.setting.stack, rows=rows, command=command,
-                       dropped=dropped, level=LEVEL, name=name)
+                       verdict=verdict, dropped=dropped, level=LEVEL, name=name)
 
 
 def picture(rows: Sequence[Row], path: Path) -> None:
@@ -269,12 +276,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         masks = asked.output / f"{asked.name}-lines"
         masks.mkdir(parents=True, exist_ok=True)
         rows: list[Row] = []
+        verdict: list[Row] = []
         for number, acceleration in enumerate(study.accelerations, start=1):
-            rows += tabulate(study, acceleration, run(study, acceleration, asked.work, masks, device=asked.device))
+            made = run(study, acceleration, asked.work, masks, device=asked.device)
+            rows += tabulate(study, acceleration, made)
+            verdict += apart_or_together(study, acceleration, made)
             done = ["--accelerations", *(f"{value:g}" for value in study.accelerations[:number])]
             said = shlex.join(done + words)
             command = f"python -m firstread.recipes.study_endpoint -o docs/evidence --work FOLDER {said}"
-            write_text(asked.output / f"{asked.name}.md", report(study, rows, command, asked.name))
+            write_text(asked.output / f"{asked.name}.md", report(study, rows, command, asked.name, verdict))
             write_text(asked.output / f"{asked.name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             if number > 1:
                 picture(rows, asked.output / f"{asked.name}.png")
