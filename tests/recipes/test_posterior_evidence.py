@@ -54,3 +54,5 @@ def test_tables_name_every_method_and_size():
 def test_refuses_a_single_draw(tmp_path, capsys):
     assert main(["-o", str(tmp_path), "--draws", "1"]) == 2
     assert "two draws" in capsys.readouterr().err
+    assert main(["-o", str(tmp_path), "--calibration", "8"]) == 2
+    assert "8 to calibrate" in capsys.readouterr().err

@@ -127,6 +127,8 @@ def test_image_features_measure_noise_and_spacing_whatever_the_scale():
     assert 10**found["log_noise"].item() * 1.35 == pytest.approx(0.05, rel=0.1)  # P99 is about 1.35
     torch.testing.assert_close(describe(picture(0, noise=0.05, scale=700.0)).data, found.data, rtol=1e-4, atol=1e-4)
     assert describe(picture(0, spacing=(8.0, 2.0, 2.0)))["log_pixel_mm"].item() == pytest.approx(0.30103)
+    whole = replace(picture(0), data=(100 * picture(0).data).to(torch.int16))  # as files store pixels
+    assert torch.equal(describe(whole).data, describe(replace(whole, data=whole.data.float())).data)
     bare = replace(picture(0), grid=Grid.pixels((1, 48, 48)))
     assert torch.isnan(describe(bare)["log_pixel_mm"]).all()
 

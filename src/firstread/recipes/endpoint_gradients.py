@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from firstread.core.errors import FirstreadError, SettingError
+from firstread.core.errors import FirstreadError, InputError, SettingError
 from firstread.io import pattern
 from firstread.learn.joint import accumulate, freeze
 from firstread.learn.objectives import Objective
@@ -100,7 +100,11 @@ def moved(folder: Path, arm: str, acceleration: float, *, seeds: int, start: str
     folder: of the exported masks; start: an arm that does not train its mask.
     """
     def mask(of: str, seed: int) -> Tensor:
-        return pattern.read(folder / f"{of}-{acceleration:g}-seed{seed}.json").mask.bool()
+        file = folder / f"{of}-{acceleration:g}-seed{seed}.json"
+        if not file.is_file():
+            raise InputError(f"no {file.name} in {folder.name}", expected="the masks of study_endpoint, of the same "
+                             "accelerations and seeds", remedy="run it first, into the same output folder")
+        return pattern.read(file).mask.bool()
 
     return [100 * (mask(arm, seed) & ~mask(start, seed)).sum().item() / mask(start, seed).sum().item()
             for seed in range(seeds)]

@@ -19,6 +19,7 @@ from firstread.acquire.coils import LoopCoils
 from firstread.acquire.heart import heart_subject
 from firstread.acquire.mri import Encode
 from firstread.acquire.sampling import FullySampled, VariableDensity
+from firstread.core.errors import FirstreadError
 from firstread.core.keys import Key
 from firstread.core.records import Image
 from firstread.core.stage import Stage
@@ -80,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--subjects", type=int, default=12)
     parser.add_argument("--acceleration", type=float, default=6.0)
     given = parser.parse_args(arguments)
-    print(json.dumps(figures(given.weights, subjects=given.subjects, acceleration=given.acceleration), indent=1))
+    try:
+        print(json.dumps(figures(given.weights, subjects=given.subjects, acceleration=given.acceleration), indent=1))
+    except FirstreadError as error:
+        print(f"evaluate_cascade: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

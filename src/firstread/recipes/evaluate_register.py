@@ -8,6 +8,7 @@ displacement, in voxels.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from firstread.analyze.register_deformable import Effort, displacement, find_velocity
+from firstread.core.errors import FirstreadError, SettingError
 from firstread.nets.velocity import VelocityNet
 from firstread.recipes.register_pairs import SIZE, Pair, pairs
 from firstread.zoo.store import load
@@ -80,9 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=PAIRS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    weight = load(given.weight)
-    network = VelocityNet.from_weight(weight.card["network"], weight.state)
-    rows = [score(network, number) for number in range(given.pairs)]
+    try:
+        if given.pairs < 1:
+            raise SettingError(f"{given.pairs} pairs", expected="one or more", remedy="correct --pairs")
+        weight = load(given.weight)
+        network = VelocityNet.from_weight(weight.card["network"], weight.state)
+        rows = [score(network, number) for number in range(given.pairs)]
+    except FirstreadError as error:
+        print(f"evaluate_register: {error}", file=sys.stderr)
+        return 2
     random = np.random.default_rng(0)
     for name in rows[0]:
         values = np.array([row[name] for row in rows])

@@ -17,6 +17,7 @@ from torch import nn
 from firstread.analyze.consensus import Consensus
 from firstread.analyze.segment import Segment
 from firstread.chains.trained import networks_of
+from firstread.core.errors import FirstreadError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.core.stage import Chain
@@ -50,7 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", default="heart-sax-sunnybrook")
     given = parser.parse_args(arguments)
-    dice = cavity_dice(given.folder, networks_of(load(given.weights)))
+    try:
+        dice = cavity_dice(given.folder, networks_of(load(given.weights)))
+    except FirstreadError as error:
+        print(f"evaluate_sunnybrook: {error}", file=sys.stderr)
+        return 2
     for patient, value in dice.items():
         print(f"{patient:14s} {value:.3f}")
     low, high = interval(np.array(list(dice.values())))

@@ -43,6 +43,7 @@ from firstread.trust.conformal import coverage_band, covered, interval_score, sm
 from firstread.trust.intervals import ConformalIntervals, calibrate
 
 LEVEL = 0.8
+LEAST = smallest_calibration((1 + LEVEL) / 2)
 Found = Sequence[Mapping[str, Any]]
 
 
@@ -110,7 +111,7 @@ def fraction_table(calibration: Found, test: Found) -> list[str]:
         assert value is not None
         error = _mean((value - truth).abs().tolist())
         made = {"from the draws alone": intervals_raw(test, method, LEVEL)}
-        if len(calibration) >= smallest_calibration(LEVEL):
+        if len(calibration) >= LEAST:
             made[f"conformal, {len(calibration)} calibration subjects"] = conformal(calibration, test, method)
         for name, ends in made.items():
             lower, upper = ends.unbind(dim=1)
@@ -147,9 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no subject after that")
     given = parser.parse_args(arguments)
     try:
-        if min(given.subjects, given.draws - 1) < 1:
-            raise SettingError(f"{given.subjects} subjects, {given.draws} draws", remedy="raise the number",
-                               expected="a subject, two draws or more")
+        if min(given.subjects, given.draws - 1) < 1 or 0 < given.calibration < LEAST:
+            raise SettingError(f"{given.subjects} subjects, {given.calibration} to calibrate, {given.draws} draws",
+                               expected=f"a subject, none or {LEAST} to calibrate, two draws, or more",
+                               remedy="raise the number")
         methods = Methods.build(posterior(given.weights), given.draws)
         with TemporaryDirectory() as spare:
             rows = _run(methods, given, given.cache or Path(spare))

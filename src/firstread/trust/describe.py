@@ -56,7 +56,8 @@ class DescribeImage(Stage):
 
     def forward(self, image: Image) -> Features:
         spacing = image.grid.spacing_mm if image.grid.has_mm else torch.full_like(image.grid.spacing_mm, torch.nan)
-        magnitude = image.data.detach().abs().mean(dim=2)
+        magnitude = image.data.detach().abs()
+        magnitude = (magnitude if magnitude.is_floating_point() else magnitude.float()).mean(dim=2)
         table = torch.stack([image_features(row, mm) for row, mm in zip(magnitude, spacing, strict=True)])
         subjects, owner = torch.unique(image.rows.subject, return_inverse=True)
         mean = torch.stack([table[owner == number].mean(dim=0) for number in range(len(subjects))])
