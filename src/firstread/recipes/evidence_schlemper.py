@@ -198,7 +198,8 @@ def report(cells: Sequence[Mapping[str, Any]], stages: Mapping[str, Stage], sett
     absent = [name for name in (PUBLISHED, RECURRENT, SHARED, SMALLER) if name not in stages]
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
                        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    return page.get_template("schlemper.md.jinja").render(groups=groups, absent=absent, **settings)
+    return page.get_template("schlemper.md.jinja").render(groups=groups, absent=absent,
+                                                                 small=SMALLER if SMALLER in stages else "", **settings)
 
 
 if __name__ == "__main__":
