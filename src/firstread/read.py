@@ -107,7 +107,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
         extra = (Note("not_a_heart_stack", f"Nothing was measured: {reason}, not a short-axis MR stack."),)
     else:
         raw = any(isinstance(record, KSpace) for record in done.values())
-        chain = _chain(settings, raw=raw)
+        chain = _chain(settings, raw=raw, progress=progress)
         if settings.adapt:
             chain = adapted(chain, settings.adapt, raw=raw)
         if settings.draws and (not raw or settings.draws < 2):
@@ -162,13 +162,14 @@ def demonstrate(folder: Path, *, seed: int = 0, overwrite: bool = False,
         return read_to_folder(subject / "kspace.h5", folder, settings, overwrite=overwrite, progress=progress)
 
 
-def _chain(settings: Settings, *, raw: bool) -> Chain:
+def _chain(settings: Settings, *, raw: bool, progress: Progress) -> Chain:
     if settings.model is None and settings.classes:
         raise InputError("--classes without a model", expected="--model with the model that they are of",
                          remedy="add it, or leave them out")
     if settings.model is not None and settings.weights is not None:
         raise InputError("--model and --weights", expected="one of them", remedy="leave one out")
-    segmenter = None if settings.model is None else foreign_segmentation(settings.model, settings.classes)
+    segmenter = None if settings.model is None else foreign_segmentation(
+        settings.model, settings.classes, watch=lambda text: progress(f"    {text}"))
     if settings.calibration is None and settings.group is not None:
         raise InputError("--group without a calibration", expected="--calibration with a file of `firstread calibrate "
                          "--by`", remedy="add it, or leave the group out")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from samples import blob
 
+from firstread.analyze import foreign
 from firstread.chains.models import open_segmenter
 from firstread.core.errors import (
     FirstreadError,
@@ -82,6 +83,14 @@ def test_torchscript_says_what_its_formula_says(scripted):
     torch.testing.assert_close(labels.data[:, :, 1:], torch.sigmoid(2 * scaled[:, :, :1]), rtol=1e-4, atol=1e-4)
     assert stage.classes == labels.names == ("background", "bright")
     assert labels.grid.same_as(image.grid)
+
+
+def test_a_slow_network_says_how_far_it_is(scripted, monkeypatch):
+    monkeypatch.setattr(foreign, "EVERY_S", -1.0)
+    stage, heard = open_segmenter(scripted), []
+    stage.watch = heard.append
+    stage(blob(frames=2))
+    assert heard[:2] == ["1 of 4 frames", "2 of 4 frames"] and len(heard) == 4
 
 
 def test_volumes_seen_as_xyz_and_turned_to_ras_come_back_in_place(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,8 @@ from firstread.core.records import Image, SoftLabels
 from firstread.core.stage import Stage
 from firstread.core.wrap import refuse_gradient
 
+EVERY_S = 5.0  # between two words on how far it is
+
 
 class ForeignSegment(Stage):
     """Class probabilities on the image's own grid by networks trained elsewhere.
@@ -27,7 +30,8 @@ class ForeignSegment(Stage):
     background first; preparation: how they see an image. activation: what makes probabilities of the heads; with
     ``sigmoid`` every head is a region, and ``regions`` says which class it leaves behind, later ones over earlier ones.
     members: one row for each network, ``rows.draw`` counting them, in ``labels.members``; else the mean of their logits
-    in ``labels``. differentiable: False for networks that torch cannot see into.
+    in ``labels``. differentiable: False for networks that torch cannot see into. ``watch`` is told how many frames are
+    done, at most once in some seconds.
 
     Every frame of every row is segmented by itself; channels of the image are the network's. Complex images are taken
     by magnitude. Differentiable with respect to ``image.data``. Raises SettingError for another number of channels,
@@ -49,6 +53,7 @@ class ForeignSegment(Stage):
         self.networks = nn.ModuleList(networks)
         self.names, self.preparation, self.activation = names, preparation, activation
         self.regions, self.members, self.differentiable = regions, members, differentiable
+        self.watch: Callable[[str], None] = _nobody
         self._writes = "labels.members" if members else ""
 
     @property
@@ -65,9 +70,7 @@ class ForeignSegment(Stage):
         data = self._checked(image)
         watched = self.differentiable and torch.is_grad_enabled()
         with torch.enable_grad() if watched else torch.no_grad():
-            rows = [[self._volume(data[row, time], image, row) for time in range(data.shape[1])]
-                    for row in range(data.shape[0])]
-            made = torch.stack([torch.stack(frames, dim=1) for frames in rows]).flatten(0, 1)
+            made = self._volumes(data, image)
         if not self.differentiable and torch.is_grad_enabled() and image.data.requires_grad:
             made = refuse_gradient(self.name, made, image.data)
         count = len(self.networks) if self.members else 1
@@ -75,6 +78,20 @@ class ForeignSegment(Stage):
         draw = copies.rows.draw * count + torch.arange(count, device=copies.rows.draw.device).repeat(image.batch)
         return SoftLabels(replace(copies.rows, draw=draw) if self.members else image.rows, made, copies.grid,
                           self.names, copies.times_s, copies.cycle_s, image.source, notes=image.notes)
+
+    def _volumes(self, data: Float[Tensor, "batch time channel z y x"], image: Image
+                 ) -> Float[Tensor, "row time classes z y x"]:
+        """Frame after frame, row after row."""
+        rows, told = [], monotonic()
+        for row, frames in enumerate(data):
+            made = []
+            for volume in frames:
+                made.append(self._volume(volume, image, row))
+                if monotonic() - told > EVERY_S:
+                    told = monotonic()
+                    self.watch(f"{row * len(frames) + len(made)} of {data.shape[0] * data.shape[1]} frames")
+            rows.append(torch.stack(made, dim=1))
+        return torch.stack(rows).flatten(0, 1)
 
     def logits(self, volume: Float[Tensor, "channel z y x"], image: Image, row: int = 0
                ) -> tuple[Float[Tensor, "member head d0 d1 d2"], Callable[[Tensor, Tensor], Tensor]]:
@@ -188,6 +205,10 @@ def _target(wanted: tuple[float, ...] | None, spacing: list[float]) -> list[floa
     if wanted is None:
         return list(spacing)
     return [*spacing[:3 - len(wanted)], *wanted]
+
+
+def _nobody(text: str) -> None:
+    """Who is told where nobody asked."""
 
 
 def _same(tensor: Tensor) -> Tensor:

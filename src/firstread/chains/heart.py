@@ -13,12 +13,13 @@ takes the segmentation's place, each fold a member.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
 from firstread.analyze.classes import MapClasses, heart_sources
 from firstread.analyze.consensus import Consensus, Harden
+from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.segment import Segment
 from firstread.chains.models import open_segmenter
 from firstread.chains.trained import networks_of
@@ -85,13 +86,17 @@ def segmentation(weights: str | None = None) -> tuple[Stage, ...]:
             Consensus().using(reads={"labels": "labels.members"}))
 
 
-def foreign_segmentation(path: str | Path, classes: Mapping[str, str] | None = None) -> tuple[Stage, ...]:
+def foreign_segmentation(path: str | Path, classes: Mapping[str, str] | None = None, *,
+                         watch: Callable[[str], None] | None = None) -> tuple[Stage, ...]:
     """Image to members and consensus by a model trained elsewhere, each fold a member.
 
-    classes: which of the model's are LV, MYO and RV, by number or name; needed where its names do not say so. Raises
-    InputError where one is not found, and what opening the model may raise.
+    classes: which of the model's are LV, MYO and RV, by number or name; needed where its names do not say so. watch: is
+    told now and then how far a slow model is. Raises InputError where a class is not found, and what opening the model
+    may raise.
     """
     stage = open_segmenter(path, members=True).using(reads={"image": "image"}, writes="labels.model")
+    if watch is not None and isinstance(stage, ForeignSegment):
+        stage.watch = watch
     mapped = MapClasses(sources=heart_sources(stage.classes, classes))
     return (stage, mapped.using(reads={"labels": "labels.model"}, writes="labels.members"),
             Consensus().using(reads={"labels": "labels.members"}))

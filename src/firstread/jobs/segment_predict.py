@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from firstread.analyze.consensus import harden
+from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.models import open_segmenter
@@ -62,6 +63,8 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
     settings = settings or PredictSettings()
     check_free(folder, marker=MARKER, overwrite=overwrite)
     stage, values = open_model(model, settings.memory_gib)
+    if isinstance(stage, ForeignSegment):
+        stage.watch = lambda text: progress(f"  {text}")
     names = _names(images)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         rows = []
