@@ -103,3 +103,5 @@ def test_too_few_calibration_subjects_are_named(tmp_path, capsys):
         page(made(0, 40), made(1, 60), {}, command="…", status="", splits=3)
     assert main(["-o", str(tmp_path), "--cache", str(tmp_path / "none")]) == 2
     assert "no folder none" in capsys.readouterr().err
+    assert main(["-o", str(tmp_path), "--cache", str(tmp_path), "--shifted", "2"]) == 2
+    assert "2 of each other scanner" in capsys.readouterr().err

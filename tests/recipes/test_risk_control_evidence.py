@@ -60,3 +60,5 @@ def test_losses_of_a_disc_that_lies_beside_its_truth():
 def test_a_missing_cache_is_one_sentence(tmp_path, capsys):
     assert main(["-o", str(tmp_path), "--cache", str(tmp_path / "none")]) == 2
     assert "no folder none" in capsys.readouterr().err
+    assert main(["-o", str(tmp_path), "--cache", str(tmp_path), "--shifted", "2"]) == 2
+    assert "2 of each other scanner" in capsys.readouterr().err

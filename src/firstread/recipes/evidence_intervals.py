@@ -208,6 +208,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not asked.cache.is_dir():
             raise InputError(f"no folder {asked.cache.name}", expected="a folder for --cache", remedy="make it first")
+        if min(asked.subjects, asked.calibration, asked.shifted or 3) < 3:
+            raise SettingError(f"{asked.subjects} subjects, {asked.calibration} to calibrate, {asked.shifted} of each "
+                               "other scanner", expected="three or more of each, of other scanners none or three",
+                               remedy="ask for more")
         reader = Reader.build(asked.weights)
 
         def cohorts(scanner: Scanner, calibration: int, test: int) -> dict[str, Cohort]:

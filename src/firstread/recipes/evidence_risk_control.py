@@ -25,7 +25,7 @@ from torch import Tensor
 
 from firstread.acquire.heart_population import Family
 from firstread.core.case import Case
-from firstread.core.errors import FirstreadError, InputError
+from firstread.core.errors import FirstreadError, InputError, SettingError
 from firstread.core.records import HardLabels, Image
 from firstread.core.stage import Chain
 from firstread.ops.regions import signed_distance_mm
@@ -123,6 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not asked.cache.is_dir():
             raise InputError(f"no folder {asked.cache.name}", expected="a folder for --cache", remedy="make it first")
+        if min(asked.subjects, asked.calibration, asked.shifted or 3) < 3:
+            raise SettingError(f"{asked.subjects} subjects, {asked.calibration} to calibrate, {asked.shifted} of each "
+                               "other scanner", expected="three or more of each, of other scanners none or three",
+                               remedy="ask for more")
         reader = subjects.Reader.build(asked.weights)
 
         def losses(scanner: subjects.Scanner, calibration: int, test: int) -> dict[str, Losses]:
