@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 
 from firstread.acquire.active import lines_of
-from firstread.acquire.next_lines import NextLines, next_lines
+from firstread.acquire.next_lines import NextLines, fewest_lacking, next_lines
 from firstread.analyze.segment import Segment
 from firstread.chains.feedback import (
     ENDPOINTS,
@@ -124,6 +124,7 @@ def advise_case(case: Case, chain: Chain, question: Question, made: dict[str, An
     segment = cast(Segment, chain.stage("labels.members"))
     kspace, lines = case.get("kspace"), None
     if isinstance(kspace, KSpace):
+        _require_lacking(kspace, question.lines)
         methods = {"cascade": chain.stage("image"), "temporal total variation": TemporalTV()}
         with torch.no_grad():
             progress("  where the heart is, and which frames decide")
@@ -168,7 +169,7 @@ def advise_to_folder(reading: Path, folder: Path, source: Path | None = None, qu
     check_free(folder, marker=MARKER, overwrite=overwrite)
     advice = advise(reading, source, question, settings, progress=progress)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
-        if advice.lines is not None:
+        if advice.lines is not None and advice.lines.sd_after < advice.lines.sd:
             names = ["next_lines.json", "next_lines.cfl", "next_lines.h5"]
             for name in names:
                 pattern.write(work / name, advice.lines.mask)
@@ -222,6 +223,14 @@ def _shares(draws: Draws, seed: int) -> dict[str, Any]:
                                             if e is not None}} for share in shares.stages]
         found[name] = {"sd": _number(shares.variance ** 0.5), "unit": draws.units[name], "stages": stages}
     return found
+
+
+def _require_lacking(kspace: KSpace, count: int) -> None:
+    """Raises InputError for more lines than some frame lacks, where any are left."""
+    fewest = fewest_lacking(lines_of(kspace)[0])
+    if 0 < fewest < count:
+        raise InputError(f"{count} more lines in every frame", expected=f"at most the {fewest} that every frame still "
+                         "lacks in some slice", remedy="correct --lines")
 
 
 def _lines(kspace: KSpace, draws: Draws, question: Question, seed: int) -> NextLines:

@@ -112,6 +112,9 @@ def test_next_lines_are_those_that_differ_and_were_not_measured():
         next_lines(parts[:1], measured, 1, generator=g)
     nearly = torch.ones(2, 3, 16)
     nearly[0, 1, 7], nearly[1, :, 9] = 0, 0
+    still = parts.clone()
+    still[:, 1] = 1.0  # a frame that no draw touches takes what matters in the other
+    assert next_lines(still, torch.zeros(2, 3, 16), 1, generator=g).mask.argmax(dim=1).unique().numel() == 1
     assert next_lines(parts, nearly, 1, generator=g).mask.nonzero().tolist() == [[0, 7], [1, 9]], "never a measured one"
     with pytest.raises(SettingError, match="at most the 1 lines that every frame still lacks"):
         next_lines(parts, nearly, 2, generator=g)

@@ -37,19 +37,28 @@ def line_contributions(image: Complex[Tensor, "batch time 1 z y x"], toward: Com
     return (fft(toward).conj() * fft(image)).real.sum(dim=-1)[:, :, 0]
 
 
+def fewest_lacking(measured: Float[Tensor, "time z lines"]) -> int:
+    """How many lines the frame that lacks the fewest still lacks in some slice.
+
+    >>> fewest_lacking(torch.tensor([[[1.0, 0.0, 1.0]], [[0.0, 0.0, 1.0]]]))
+    1
+    """
+    return int((measured == 0).any(dim=1).sum(dim=1).min())
+
+
 def next_lines(contributions: Float[Tensor, "draw time z lines"], measured: Float[Tensor, "time z lines"], count: int,
                *, generator: torch.Generator) -> NextLines:
     """The ``count`` lines per frame whose contributions differ most between draws, of those that some slice lacks.
 
-    Lines are taken by their own variance ``Var_d Σ_z (1 - M) c`` in every frame, the same in all slices; then what is
-    left is ``Var_d`` of the sum over all other lines. First order, and as if the draws agreed on a measured line; that
-    more lines also help frames beside their own is left out.
+    Lines are taken by their own variance ``Var_d Σ_z (1 - M) c`` in every frame, the same in all slices; frames that no
+    draw touches take those of the largest mean over the others. Then what is left is ``Var_d`` of the sum over all
+    other lines. First order, and as if the draws agreed on a measured line; that more lines also help frames beside
+    their own is left out.
 
     Raises SettingError for fewer than two draws, or more lines than some frame still lacks.
     """
     frames, _, lines = measured.shape
-    lacking = (measured == 0).any(dim=1)
-    fewest = int(lacking.sum(dim=1).min())
+    lacking, fewest = (measured == 0).any(dim=1), fewest_lacking(measured)
     if len(contributions) < 2 or not 1 <= count <= fewest:
         raise SettingError(f"{len(contributions)} draws, {count} of {lines} lines", remedy="ask for fewer lines"
                            if fewest else "nothing is left to measure", expected="two draws or more, and at most the "
@@ -62,7 +71,9 @@ def next_lines(contributions: Float[Tensor, "draw time z lines"], measured: Floa
         rows = scores.masked_fill(~lacking, -torch.inf).topk(count, dim=1).indices
         return torch.zeros(frames, lines, dtype=torch.float64).scatter(1, rows, 1.0)
 
-    chosen = best(open_lines.var(dim=0))
+    own = open_lines.var(dim=0)
+    untouched = (own == 0).all(dim=1, keepdim=True)
+    chosen = best(torch.where(untouched, own.mean(dim=0), own))
     chance = [best(torch.rand(frames, lines, generator=generator).double()) for _ in range(32)]
     left = [(whole - (open_lines * some).sum(dim=(1, 2))).var() for some in chance]
     after = (whole - (open_lines * chosen).sum(dim=(1, 2))).var()

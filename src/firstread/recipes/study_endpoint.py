@@ -254,6 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--matrix", type=int, nargs=2, default=[160, 56], metavar=("LINES", "COLUMNS"))
     parser.add_argument("--spacing", type=float, default=2.0, help="pixel size in mm")
     parser.add_argument("--patch", type=int, default=96, help="of the segmentation, pixels of 1.5 mm")
+    parser.add_argument("--fraction", type=float, help="weight of the ejection fraction's loss; default: 0.5")
     parser.add_argument("--network", help="what segments, in place of the default weight: a trained model (nnU-Net, "
                         "MONAI bundle, TorchScript, segment train), or FILE.py:FUNCTION, which returns a torch module")
     parser.add_argument("--name", default="endpoint", help="of the page, the numbers and the folder of masks")
@@ -266,6 +267,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                       spacing_mm=asked.spacing)
         setting = Setting(stack=stack, subjects=asked.subjects, centre_lines=2, patch=asked.patch,
                           network=asked.network)
+        if asked.fraction is not None:
+            setting = replace(setting, fraction=asked.fraction)
         study = Study(setting, tuple(asked.accelerations), tuple(asked.arms), asked.seeds, asked.steps, asked.test,
                       asked.baseline, asked.skip, asked.first_seed)
         unsaid = ("output", "work", "device", "accelerations")

@@ -17,7 +17,7 @@ QUALITY = {
     "broken_ventricle": ("segmentation", "look at the slices without a left ventricle between others and correct them"),
     "no_right_ventricle": ("segmentation", "look at the middle slice and correct the right ventricle"),
     "diastole_not_largest": ("segmentation", "look at the first frame and the one of largest volume"),
-    "shifted_input": ("acquisition or reconstruction", "calibrate on scans of this kind, or adapt the reconstruction"),
+    "shifted_input": ("acquisition or reconstruction", "calibrate on scans of this kind (firstread calibrate)"),
     "not_a_heart_stack": ("input", "give a short-axis stack"),
     "no_intervals": ("calibration", "calibrate intervals for these weights"),
 }
@@ -102,4 +102,4 @@ def _lines(name: str, lines: Mapping[str, Any]) -> str:
     if lines["sd_after"] < lines["sd"]:
         return f"{said}reconstructions falls from {begin} to {end} (with as many at random: {random})"
     return (f"{said}reconstructions does not fall ({begin} now, {end} then, with as many at random {random}): "
-            "no choice of as many lines is seen to help")
+            "these lines are not\n  seen to help, and no pattern is written")
