@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs evidence bench clean
+.PHONY: demo test lint docs clean
 
 # Install, then read the embedded example: a simulated beating heart, from its raw multi-coil k-space.
 demo: $(VENV)/.installed

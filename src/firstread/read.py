@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from firstread.core.case import Case
 from firstread.core.errors import InputError
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.reading import Person, Reading
-from firstread.core.records import Image, KSpace, Note
+from firstread.core.records import Image, KSpace, Note, Phenotypes
 from firstread.core.stage import Chain
 from firstread.io.folder import check_free, new_folder
 from firstread.io.open import located
@@ -127,7 +128,7 @@ def read(source: Path, settings: Settings | None = None, *, progress: Progress =
             extra = (Note("no_intervals", "No intervals: they were calibrated without adaptation to the scan."),)
         if settings.draws:
             drawn = _drawn(done, chain, settings, progress)
-            extra = (*extra, draws_note(drawn, settings.draws))
+            extra = (*extra, draws_note(drawn, settings.draws, _fraction(done)))
     errors: dict[str, float] = {}
     if truth:
         errors = compare(done, truth, analytic)
@@ -176,6 +177,12 @@ def _chain(settings: Settings, *, raw: bool, progress: Progress) -> Chain:
     calibration = None if settings.calibration is None else open_calibration(settings.calibration, settings.group)
     return heart_chain(raw=raw, weights=settings.weights, phase=settings.phase, segmenter=segmenter,
                        calibration=calibration)
+
+
+def _fraction(done: Case) -> float:
+    """The ejection fraction that was measured, NaN where it was not."""
+    found = cast(Phenotypes, done["phenotypes"]).values.get("LVEF")
+    return math.nan if found is None or found.value is None else float(found.value[0])
 
 
 def _drawn(done: Case, chain: Chain, settings: Settings, progress: Progress) -> dict[str, tuple[float, ...]]:

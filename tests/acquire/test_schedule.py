@@ -96,6 +96,7 @@ def test_a_short_beat_cuts_late_frames_off_and_a_spare_beat_repeats_them():
 @pytest.mark.parametrize("make", [
     lambda: views_per_segment(0.8, 0.01, 100), lambda: views_per_segment(0.8, 0.0, 10),
     lambda: lines_per_frame(1, 0.8, 0.003, 20), lambda: lines_per_frame(4, 0.8, 0.003, 20, spare_beats=3),
+    lambda: require_equal_lines(torch.tensor([[0.5, 1.0], [0.5, 1.0]])),
     lambda: require_equal_lines(torch.tensor([[1, 1], [1, 0]])), lambda: require_equal_lines(torch.zeros(2, 4)),
     lambda: triggered_scan(torch.ones(2, 4), [], tr_s=0.01, views=1),
     lambda: triggered_scan(torch.ones(2, 4), [1.0], tr_s=0.01, views=0),

@@ -41,7 +41,9 @@ def test_every_draw_is_measured_by_itself_and_can_be_repeated():
     assert two["LVEDV"] == pytest.approx(values[:2], rel=1e-5)
     assert drawn(2, seed=1)["LVEDV"] != pytest.approx(values[:2], rel=1e-5)
     assert "RVEDV" not in four or len(four["RVEDV"]) == 4
-    text = draws_note({"LVEF": (50.0, 60.0, math.nan)}, 3).text
+    assert "lies outside" in draws_note({"LVEF": (50.0, 60.0)}, 2, 48.0).text
+    text = draws_note({"LVEF": (50.0, 60.0, math.nan)}, 3, 55.0).text
+    assert "outside" not in text
     assert text.startswith("3 images that fit") and "LVEF from 50.0 to 60.0 %" in text
 
 

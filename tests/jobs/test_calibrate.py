@@ -141,6 +141,8 @@ def test_too_few_cases_and_cases_that_trained_are_refused(own, tmp_path):
     few = write_table(tmp_path / "few.csv", dict(list(truth.items())[:18]))
     with pytest.raises(FirstreadError, match=r"18 usable cases to calibrate LVEF at level 0.9; expected 19 or more"):
         calibrate_to_file(readings, few, tmp_path / "own.json")
+    with pytest.raises(FirstreadError, match="a level of 90; expected a share"):
+        Wish(level=90)
     with pytest.raises(FirstreadError, match=r"40 usable cases .* at level 0.96; expected 49 or more"):
         calibrate_to_file(readings, table, tmp_path / "own.json", Wish(level=0.96))
     (tmp_path / "trained.txt").write_text("unknown\n0-p03-1\n")

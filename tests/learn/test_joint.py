@@ -245,6 +245,8 @@ def test_bad_names_and_weights_are_refused():
         freeze(heart_chain(), "masks")
     with pytest.raises(MissingRecordError, match="soft"):
         heart_chain()(heart_case(0), recompute=("labels.soft",))
+    with pytest.raises(SettingError, match=r"against 'truth\.nope', which the case does not hold"):
+        check_gradients(heart_chain(), Objective([replace(ALL.terms[0], truth="truth.nope")]), heart_case(0))
     with pytest.raises(SettingError, match="weights"):
         Objective(())
     with pytest.raises(SettingError, match="above zero"):

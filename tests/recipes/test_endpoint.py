@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from firstread.acquire.coils import LoopCoils
+from firstread.chains.heart import heart_chain
 from firstread.core.errors import SettingError
+from firstread.core.provenance import weights_hash
 from firstread.learn.joint import accumulate, freeze
 from firstread.recipes import endpoint
 from firstread.recipes.endpoint import (
@@ -109,6 +111,12 @@ def test_the_command_s_function_writes_weights_and_card(tmp_path, monkeypatch):
     monkeypatch.setattr(endpoint, "Setting", lambda: TINY)
     endpoint.train(tmp_path, "cpu", 1, None)
     card = json.loads((tmp_path / "endpoint.json").read_text())
+    weights = str(tmp_path / "endpoint.safetensors")
+    monkeypatch.undo()
+    chain, made = heart_chain(raw=True, weights=weights), load_parts(Path(weights))[0]
+    for found, trained in ((chain.stage("image").network, made.cascade),
+                           (chain.stage("labels.members").networks[0], made.segmenter)):
+        assert weights_hash(found) == weights_hash(trained), "`read` takes both networks out of the file"
     assert [len(row) for row in card["lines"]] == [12] * 4 and card["arm"] == "joint" and card["steps"] == 1
     assert {name.split(".")[0] for name in load(tmp_path / "endpoint.safetensors").state} == {
         "mask", "cascade", "segmenter"}

@@ -7,12 +7,21 @@ import pytest
 import torch
 
 from firstread.acquire.sampling import StoredMask
-from firstread.core.errors import SettingError
+from firstread.core.errors import InputError, SettingError
 from firstread.io import pattern
 from firstread.recipes import study_endpoint
 from firstread.recipes.endpoint import Setting
 from firstread.recipes.endpoint_pool import Stack, store_all
-from firstread.recipes.study_endpoint import Study, apart_or_together, halves, report, run, tabulate
+from firstread.recipes.study_endpoint import (
+    Study,
+    by_the_others,
+    joint_rows,
+    report,
+    run,
+    tabulate,
+    width_difference,
+)
+from firstread.trust.conformal import equal_tails
 
 STACK = Stack(lines=48, columns=24, frames=4, slices=2, spacing_mm=5.0)
 TINY = Study(Setting(stack=STACK, subjects=1, coils=3, iterations=3, patch=64, centre_lines=2), (4.0,),
@@ -76,23 +85,44 @@ def test_differences_are_paired_and_whoever_lacks_a_number_leaves_all_arms():
     assert "1 subjects" in page and "| 4 | 12 | joint |" in page and json.dumps(rows["joint"].lines) == "12"
 
 
-def test_the_verdict_is_joint_minus_separate_whatever_the_baseline():
+def test_joint_training_stands_beside_separate_training_whatever_the_baseline():
     three = replace(TINY, arms=("separate", "fine-tuned", "joint"))
     made = {"separate": made_up(8.0), "fine-tuned": made_up(4.0), "joint": made_up(2.0)}
-    [row] = apart_or_together(three, 4.0, made)
+    found = joint_rows(three, 4.0, made)
+    [row] = found["separate"]
     assert row.arm == "joint" and row.error_difference.value == pytest.approx(row.error - 4 * row.error)
-    page = report(three, tabulate(three, 4.0, made), "the command", verdict=[row])
+    page = report(three, tabulate(three, 4.0, made), "the command", joint=found)
     assert f"| 4 | {row.nrmse_difference.text(3)} | 0.0 [0.0, 0.0] | {row.error_difference.text()} |" in page
-    assert apart_or_together(replace(three, baseline="separate"), 4.0, made) == []
-    assert apart_or_together(TINY, 4.0, made) == [] and "joint* to *separate" not in report(TINY, [], "the command")
+    assert joint_rows(replace(three, baseline="separate"), 4.0, made) == {}
+    assert joint_rows(TINY, 4.0, made) == {} and "joint* to *separate" not in report(TINY, [], "the command")
 
 
-def test_each_half_calibrates_the_other():
-    error = torch.cat([torch.zeros(40, 1), torch.ones(40, 1)]).reshape(2, 40).T.reshape(80, 1)  # even 0, odd 1
-    width, covered = halves(error)
-    assert width.max() == 0 and covered.max() == 0, "each half has another error than the one that calibrated it"
+def test_each_subject_is_calibrated_by_all_others():
+    error = torch.randn(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    low, high = by_the_others(error)
+    for number in (0, 7, 39):
+        others = torch.cat((error[:, :number], error[:, number + 1:]), dim=1)
+        ends = torch.tensor([equal_tails(row, 0.9) for row in others], dtype=torch.float64)
+        torch.testing.assert_close(torch.stack((low[:, number], high[:, number]), dim=1), ends)
+
+
+def test_the_interval_of_a_difference_of_widths_holds_zero_where_there_is_none():
+    draw = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(40, 3, generator=draw, dtype=torch.float64) for _ in range(2))
+    found = width_difference(first, second, resamples=500)
+    assert found.lower < 0 < found.upper
+    wide = width_difference(4 * first, second, resamples=500)
+    assert wide.lower > 0 and wide.value == pytest.approx(found.value + 3 * width_difference(first, 0 * first).value)
+
+
+def test_a_network_of_other_classes_and_a_budget_below_the_centre_are_refused_before_any_work(tmp_path):
+    (tmp_path / "net.py").write_text("import torch\ndef bad():\n    return torch.nn.Conv2d(3, 2, 1)\n")
+    with pytest.raises(InputError, match=r"makes \(2, 2, 64, 64\)"):
+        replace(TINY, setting=replace(TINY.setting, network=f"{tmp_path / 'net.py'}:bad"))
+    with pytest.raises(SettingError, match="centre"):
+        replace(TINY, accelerations=(4.0, 64.0))
 
 
 def test_too_few_subjects_are_refused_with_the_smallest_number():
-    with pytest.raises(SettingError, match="38 subjects or more"):
-        replace(TINY, test=37)
+    with pytest.raises(SettingError, match="20 subjects or more"):
+        replace(TINY, test=19)

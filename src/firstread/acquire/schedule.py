@@ -68,11 +68,15 @@ def frame_times_s(frames: int, views: int, tr_s: float | int, *, delay_s: float 
 
 
 def require_equal_lines(mask: Num[Tensor, "frames lines"]) -> int:
-    """The number of lines per frame; raises SettingError where frames differ, since beats bring each frame as many.
+    """The number of lines per frame; raises SettingError for a mask that is not of ones and zeros, and where frames
+    differ, since beats bring each frame as many.
 
     >>> require_equal_lines(torch.tensor([[1, 0, 1], [0, 1, 1]]))
     2
     """
+    if bool(((mask != 0) & (mask != 1)).any()):
+        raise SettingError("a mask with values between 0 and 1", expected="ones and zeros: a line is measured or not",
+                           remedy="give the pattern that is measured")
     counts = (mask != 0).sum(dim=1)
     if bool((counts != counts[0]).any()) or int(counts[0]) < 1:
         raise SettingError(f"{int(counts.min())} to {int(counts.max())} lines per frame",

@@ -60,9 +60,12 @@ def draws_of(case: Case, segmentation: Sequence[Stage], draws: int, *, phase: Ph
     return {name: tuple(values) for name, values in found.items() if any(map(math.isfinite, values))}
 
 
-def draws_note(drawn: Mapping[str, Sequence[float]], draws: int) -> Note:
-    """One sentence for the reader of the numbers."""
+def draws_note(drawn: Mapping[str, Sequence[float]], draws: int, value: float = math.nan) -> Note:
+    """What the reader of the numbers must know. value: the number itself, of the default reconstruction."""
     known = [value for value in drawn.get(SHOWN, ()) if math.isfinite(value)]
     scatter = f": {SHOWN} from {min(known):.1f} to {max(known):.1f} %" if len(known) > 1 else ""
+    outside = (f" The number itself, {value:.1f} %, lies outside: the two ways to reconstruct differ by more than the "
+               "draws do.") if known and not (min(known) <= value <= max(known) or math.isnan(value)) else ""
     return Note("posterior_draws", f"{draws} images that fit the measured lines (posterior draws, prior {PRIOR}) were "
-                f"measured{scatter}. Their scatter is what the missing lines leave open, not an interval.", "info")
+                f"measured{scatter}. Their scatter is what the missing lines leave open, not an interval.{outside}",
+                "info")

@@ -53,7 +53,8 @@ def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = 
                 segmenter: Sequence[Stage] | None = None, calibration: Calibration | None = None) -> Chain:
     """The chain of ``firstread read``.
 
-    raw: begin with k-space, not with images; weights: of the segmentation, a default weight's name or a file;
+    raw: begin with k-space, not with images; weights: of the segmentation, a default weight's name or a file, where it
+    holds a reconstruction too (``firstread train endpoint``) of both;
     phase: what a single frame shows; segmenter: stages in the place of the default ones (:func:`foreign_segmentation`).
     Intervals are added where they were calibrated for exactly these weights; calibration: another than the stored one.
     What a calibration rests on (:func:`basis_of`) is measured with and without one.
@@ -61,7 +62,7 @@ def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = 
     >>> print(heart_chain(raw=False).describe().splitlines()[0])
     segment(image: Image) -> labels.members
     """
-    stages = (*(reconstruction() if raw else ()), *(segmentation(weights) if segmenter is None else segmenter))
+    stages = (*(reconstruction(weights) if raw else ()), *(segmentation(weights) if segmenter is None else segmenter))
     if calibration is None:
         calibration = calibration_of(stages, "k-space" if raw else "images")
     elif not made_with(calibration, stages):
@@ -73,10 +74,14 @@ def heart_chain(*, raw: bool, weights: str | None = None, phase: Phase | None = 
     return Chain(*steps, *(step for step in described(phase) if step.writes not in made)).eval()
 
 
-def reconstruction() -> tuple[Stage, ...]:
-    """K-space to image, by the default cascade; the zero-filled image is kept beside it."""
-    weight = load(RECONSTRUCTION)
-    network = DeepCascade.from_weight(weight.card["network"], weight.state)
+def reconstruction(weights: str | None = None) -> tuple[Stage, ...]:
+    """K-space to image, by the default cascade or the one in ``weights``; the zero-filled image is kept beside it."""
+    chosen = None if weights is None else load(weights)
+    if chosen is not None and "cascade" in chosen.card:
+        network = DeepCascade.from_weight(chosen.card["cascade"], chosen.part("cascade"))
+    else:
+        weight = load(RECONSTRUCTION)
+        network = DeepCascade.from_weight(weight.card["network"], weight.state)
     return ZeroFilled(), Cascade(network=network).using(reads={"kspace": "kspace"}, writes="image")
 
 

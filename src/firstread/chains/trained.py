@@ -70,12 +70,12 @@ def segmenting_weights() -> list[str]:
 
 
 def networks_of(weight: Weight) -> list[UNet]:
-    """The members of an ensemble: parameters named ``member0.…``, ``member1.…``; the card's ``network`` is the U-Net's
-    settings.
+    """The members of an ensemble: parameters named ``member0.…``, ``member1.…``, or the one ``segmenter.…`` that was
+    trained with a reconstruction; the card's ``network`` is the U-Net's settings.
 
     Raises FormatError for a weight that is no ensemble of U-Nets.
     """
-    prefixes = sorted({name.split(".")[0] for name in weight.state})
+    prefixes = sorted({name.split(".")[0] for name in weight.state} - {"mask", "cascade"})
     try:
         settings = weight.card["network"]
         networks = [UNet(channels_in=settings["channels_in"], channels_out=settings["channels_out"],

@@ -40,6 +40,11 @@ class Wish:
     about: str | None = None
     trained_on: Path | None = None
 
+    def __post_init__(self):
+        if not 0 < self.level < 1:
+            raise SettingError(f"a level of {self.level:g}", expected="a share above 0 and below 1, such as 0.9",
+                               remedy="correct --level")
+
 
 def calibrate_to_file(readings: Path, table: Path, output: Path, wish: Wish | None = None, *, overwrite: bool = False,
                       progress: Callable[[str], None] = lambda text: None) -> Calibration | NamedCalibrations:

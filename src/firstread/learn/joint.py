@@ -82,9 +82,14 @@ def _value_and_slopes(term: CohortTerm, cases: Sequence[Case]) -> tuple[Tensor, 
 def check_gradients(chain: Chain, objective: Objective, case: Case) -> None:
     """Refuse what cannot be trained: every term must reach a trained stage, every trained stage must be reached.
 
-    Raises GradientError naming the stage in the way.
+    Raises SettingError for a term whose truth nobody makes, GradientError naming the stage in the way.
     """
     sources = chain.sources({name: type(record) for name, record in case.items()})
+    for term in objective.terms:
+        if term.truth not in case and term.truth not in sources:
+            raise SettingError(f"a loss on {term.result!r} against {term.truth!r}, which the case does not hold",
+                               expected=f"one of {', '.join(sorted(case))}",
+                               remedy="correct `truth`, or add the record")
     trained = {s.writes for s in chain.steps if any(p.requires_grad for p in s.parameters())}
     if not trained:
         raise GradientError("a chain without a trained parameter", expected="one stage or more that is not frozen",

@@ -214,12 +214,14 @@ def train_arm(out: Path, *, arm: str, setting: Setting, pool: Sequence[Path], st
         steps=steps, checkpoint=out / f"{called}.pt", learning_rate=setting.learning_rate, warmup=min(20, steps),
         rates=rates_of(chain, {"kspace": setting.mask_rate}) if ARMS[arm].learned else None, weight_decay=1e-5,
         averaging=0.98, every=min(20, max(1, steps // 4)), seed=seed, report=report)
+    unet = {} if setting.network else {"network": load(SEGMENTATION).card["network"], "members": 1}
     save(out / f"{called}.safetensors", parts, {
         "name": called, "summary": SUMMARY, "recipe": "endpoint", "arm": arm, "steps": steps, "seed": seed,
         "subjects": len(pool), "data": "beating-heart phantoms alone", "setting": asdict(setting),
         "started_from": hashes,
         "lines_changed": sum(len(set(a) - set(b)) for a, b in zip(started, parts.lines(), strict=True)),
-        "lines": parts.lines(), "classes": list(NAMES), "licence": "Apache-2.0"})
+        "lines": parts.lines(), "classes": list(NAMES), "cascade": parts.cascade.settings(), **unet,
+        "licence": "Apache-2.0"})
     return parts
 
 

@@ -123,8 +123,8 @@ def report(rows: Sequence[Row], shares: Mapping[float, Mapping[str, Sequence[flo
            command: str) -> str:
     """The page; shares: of lines that moved, by acceleration and arm, a number for each seed."""
     lines = ["# What pulls the mask", "",
-             f"**Simulated.** The masks, networks and losses of [the endpoint study](endpoint.md) before their first "
-             f"step; gradients on the mask's logits, {subjects} training subjects, {len(rows[0].norm)} seeds. "
+             "**Simulated.** The masks, networks and losses of [the endpoint study](endpoint-fresh.md) before their "
+             f"first step; gradients on the mask's logits, {subjects} training subjects, {len(rows[0].norm)} seeds. "
              "Agreement: mean cosine between the gradients of two subjects, 1 if all pull the same way, 0 if they "
              "have nothing in common. Norm: of one subject's gradient, as weighted in training, over that of the image "
              "loss. Mean over seeds, smallest to largest in brackets.", "",

@@ -50,6 +50,23 @@ def open_network(text: str) -> nn.Module:
     return made
 
 
+def check_network(network: nn.Module, *, patch: int) -> None:
+    """Raises InputError for a plain network that does not give the heart's classes on its input's pixels."""
+    if isinstance(network, Stage):
+        heart_sources(network.classes)
+        return
+    expected = (2, len(NAMES), patch, patch)
+    try:
+        with torch.no_grad():
+            shape = tuple(network(torch.zeros(2, 3, patch, patch)).shape)
+    except Exception as error:  # somebody else's code: whatever it raises
+        raise InputError(f"a network that fails on {(2, 3, patch, patch)} with {type(error).__name__}: {error}",
+                         expected=f"logits of shape {expected}", remedy="correct the network or --patch") from error
+    if shape != expected:
+        raise InputError(f"a network that makes {shape} of {(2, 3, patch, patch)}", expected=f"logits of shape "
+                         f"{expected}: {', '.join(NAMES)}", remedy="correct the network")
+
+
 def segmentation_of(network: nn.Module, *, sees: str, patch: int) -> tuple[Stage, ...]:
     """Image ``sees`` to ``labels.members`` of the heart's classes, by a plain network or an opened model.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,10 @@ from firstread.io import pattern
 from firstread.recipes.endpoint import ARMS, Parts, Setting, numbers_of, train_arm
 from firstread.recipes.endpoint_pool import Stack, case_of, store_all
 from firstread.recipes.files import write_text
-from firstread.recipes.own_network import open_network
+from firstread.recipes.own_network import check_network, open_network
 from firstread.trust.agreement import Estimate
 from firstread.trust.bootstrap import paired_difference
-from firstread.trust.conformal import equal_tails, smallest_calibration
+from firstread.trust.conformal import smallest_calibration
 
 LEVEL = 0.9
 TICKS = (0.5, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)  # of the picture's logarithmic axes
@@ -82,14 +83,18 @@ class Study:
     first_seed: int = 0
 
     def __post_init__(self):
-        least = 2 * smallest_calibration((1 + LEVEL) / 2)
+        least = 1 + smallest_calibration((1 + LEVEL) / 2)
         if (self.baseline not in self.arms or self.test < least or min(self.seeds, self.steps) < 1
                 or min(self.skip, self.first_seed) < 0):
             raise SettingError(f"baseline {self.baseline!r}, arms {self.arms}, {self.test} test subjects after "
                                f"{self.skip}, {self.seeds} seeds from {self.first_seed}, {self.steps} steps",
-                               expected=f"a baseline among the arms, {least} subjects or more (each half calibrates "
-                               "the other), one seed and step or more, none negative",
+                               expected=f"a baseline among the arms, {least} subjects or more (the others calibrate "
+                               "each), one seed and step or more, none negative",
                                remedy="correct --baseline, --arms, --test, --skip, --seeds, --first-seed or --steps")
+        for acceleration in self.accelerations:
+            self.lines(acceleration)  # raises for a budget below the centre, before hours of work
+        if self.setting.network is not None:
+            check_network(open_network(self.setting.network), patch=self.setting.patch)
 
     def at(self, acceleration: float) -> Setting:
         """The setting of one acceleration."""
@@ -129,23 +134,52 @@ def _stored(place: Path, parts: Parts, setting: Setting, subject: Path, number: 
     return json.loads(place.read_text(encoding="utf-8"))
 
 
-def halves(error: Float[Tensor, "subject seed"], level: float = LEVEL
-           ) -> tuple[Float[Tensor, "subject seed"], Float[Tensor, "subject seed"]]:
-    """Widths of split conformal intervals, and whether they hold (1, else 0): each half calibrates the other.
+def by_the_others(error: Float[Tensor, "*many subject"], level: float = LEVEL
+                  ) -> tuple[Float[Tensor, "*many subject"], Float[Tensor, "*many subject"]]:
+    """Ends of each subject's split conformal interval about its number, calibrated by all other subjects.
 
-    error: truth minus number. Subjects with even and odd numbers are the halves.
+    error: truth minus number. The ends are the k-th smallest and the k-th largest of the n - 1 other errors, with
+    ``k = ceil(n (1 + level) / 2)``.
 
-    >>> width, covered = halves(torch.arange(40.0)[:, None] - 20, 0.9)
-    >>> width[0].item(), width[1].item(), round(covered.mean().item(), 2)
-    (38.0, 38.0, 0.95)
+    >>> low, high = by_the_others(torch.arange(40.0), 0.9)
+    >>> low.unique().tolist(), high.unique().tolist()
+    ([1.0, 2.0], [37.0, 38.0])
     """
-    width, covered = torch.zeros_like(error), torch.zeros_like(error)
-    for half in (0, 1):
-        for seed in range(error.shape[1]):
-            low, high = equal_tails(error[1 - half::2, seed], level)
-            width[half::2, seed] = high - low
-            covered[half::2, seed] = ((error[half::2, seed] >= low) & (error[half::2, seed] <= high)).to(error.dtype)
-    return width, covered
+    def upper(values: Tensor) -> Tensor:
+        count = values.shape[-1]
+        place = math.ceil(count * (1 + level) / 2 - 1e-9)
+        ranked = values.sort(dim=-1)
+        own = ranked.indices.argsort(dim=-1)
+        ends = ranked.values[..., place - 1:place + 1]
+        return torch.where(own < place, ends[..., 1:], ends[..., :1])
+
+    return -upper(-error), upper(error)
+
+
+def width_difference(first: Float[Tensor, "subject seed"], second: Float[Tensor, "subject seed"], *,
+                     resamples: int = 4000, seed: int = 0) -> Estimate:
+    """Difference of the mean widths of two arms' intervals, from their errors, with a bootstrap interval.
+
+    Each resample draws subjects, which calibrate and are tested, and seeds, both with replacement; deviations of the
+    seeds are stretched as :func:`~firstread.trust.bootstrap.paired_difference` does. In 300 simulated studies of 40
+    subjects and 3 seeds without a difference the 95 % interval missed zero in 0 to 7 % (normal errors and Student's of
+    3 degrees of freedom; seeds that scale the errors by nothing or by 30 %).
+    """
+    subjects, seeds = first.shape
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(subjects, (resamples, subjects), generator=generator)
+    columns = torch.randint(seeds, (resamples, seeds), generator=generator)
+
+    def widths(error: Float[Tensor, "*many subject seed"]) -> Float[Tensor, "*many seed"]:
+        low, high = by_the_others(error.transpose(-1, -2))
+        return (high - low).mean(dim=-1)
+
+    by_seed = widths(first) - widths(second)
+    mean = by_seed.mean()
+    stretched = (by_seed - mean) * ((seeds / (seeds - 1))**0.5 - 1) if seeds > 1 else torch.zeros_like(by_seed)
+    drawn = (widths(first[rows]) - widths(second[rows]) + stretched).gather(1, columns).mean(dim=1)
+    low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
+    return Estimate(float(mean), low, high)
 
 
 @dataclass(frozen=True)
@@ -153,7 +187,7 @@ class Row:
     """One arm at one acceleration, means over subjects and seeds; Dice in per cent, EF in points.
 
     The last four are differences to the baseline, paired by subject and seed (95 %, over both); width: of 90 % split
-    conformal intervals, covered: their share in per cent; dropped: subjects whose EF some arm could not measure.
+    conformal intervals; dropped: subjects whose EF some arm could not measure.
     """
 
     acceleration: float
@@ -164,7 +198,6 @@ class Row:
     error: float
     bias: float
     width: float
-    covered: float
     dropped: int
     nrmse_difference: Estimate
     overlap_difference: Estimate
@@ -183,32 +216,35 @@ def tabulate(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequ
     error = {arm: values[kept] for arm, values in error.items()}
     overlap = {arm: 100 * table(arm, *(f"Dice {name}" for name in NAMES[1:]))[kept] for arm in study.arms}
     nrmse = {arm: table(arm, "NRMSE")[kept] for arm in study.arms}
-    intervals = {arm: halves(values) for arm, values in error.items()}
+    ends = {arm: by_the_others(values.T) for arm, values in error.items()}
     base = study.baseline
     return [Row(acceleration, study.lines(acceleration), arm, nrmse[arm].mean().item(), overlap[arm].mean().item(),
-                error[arm].abs().mean().item(), -error[arm].mean().item(), intervals[arm][0].mean().item(),
-                100 * intervals[arm][1].mean().item(), int((~kept).sum()),
+                error[arm].abs().mean().item(), -error[arm].mean().item(), (ends[arm][1] - ends[arm][0]).mean().item(),
+                int((~kept).sum()),
                 paired_difference(nrmse[arm], nrmse[base]), paired_difference(overlap[arm], overlap[base]),
                 paired_difference(error[arm].abs(), error[base].abs()),
-                paired_difference(intervals[arm][0], intervals[base][0])) for arm in study.arms]
+                width_difference(error[arm], error[base])) for arm in study.arms]
 
 
-def apart_or_together(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequence[Numbers]]]) -> list[Row]:
-    """The joint arm beside separate training, where both are there and another arm is the baseline of the table."""
-    if study.baseline == "separate" or not {"separate", "joint"} <= set(study.arms):
-        return []
-    return [row for row in tabulate(replace(study, baseline="separate"), acceleration, made) if row.arm == "joint"]
+def joint_rows(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequence[Numbers]]]
+               ) -> dict[str, list[Row]]:
+    """The joint arm beside separate training, and beside the mask for the image, where the table has another
+    baseline."""
+    others = [arm for arm in ("separate", "learned-mask") if arm in study.arms and arm != study.baseline]
+    return {arm: [row for row in tabulate(replace(study, baseline=arm), acceleration, made) if row.arm == "joint"]
+            for arm in others if "joint" in study.arms}
 
 
-def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoint", verdict: Sequence[Row] = ()) -> str:
-    """The page; name: of the picture and of the folder of masks; verdict: of ``apart_or_together``."""
+def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoint",
+           joint: Mapping[str, Sequence[Row]] | None = None) -> str:
+    """The page; name: of the picture and of the folder of masks; joint: of ``joint_rows``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     page = Environment(loader=PackageLoader("firstread.recipes", "."), undefined=StrictUndefined, autoescape=False,
                        trim_blocks=True, keep_trailing_newline=True).get_template("study_endpoint.md.jinja")
     dropped = sorted({(row.acceleration, row.dropped) for row in rows if row.dropped})
     return page.render(study=study, setting=study.setting, stack=study.setting.stack, rows=rows, command=command,
-                       verdict=verdict, dropped=dropped, level=LEVEL, name=name)
+                       joint=joint or {}, dropped=dropped, level=LEVEL, name=name)
 
 
 def picture(rows: Sequence[Row], path: Path) -> None:
@@ -279,15 +315,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         masks = asked.output / f"{asked.name}-lines"
         masks.mkdir(parents=True, exist_ok=True)
         rows: list[Row] = []
-        verdict: list[Row] = []
+        joint: dict[str, list[Row]] = {}
         for number, acceleration in enumerate(study.accelerations, start=1):
             made = run(study, acceleration, asked.work, masks, device=asked.device)
             rows += tabulate(study, acceleration, made)
-            verdict += apart_or_together(study, acceleration, made)
+            for arm, more in joint_rows(study, acceleration, made).items():
+                joint.setdefault(arm, []).extend(more)
             done = ["--accelerations", *(f"{value:g}" for value in study.accelerations[:number])]
             said = shlex.join(done + words)
             command = f"python -m firstread.recipes.study_endpoint -o docs/evidence --work FOLDER {said}"
-            write_text(asked.output / f"{asked.name}.md", report(study, rows, command, asked.name, verdict))
+            write_text(asked.output / f"{asked.name}.md", report(study, rows, command, asked.name, joint))
             write_text(asked.output / f"{asked.name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             if number > 1:
                 picture(rows, asked.output / f"{asked.name}.png")

@@ -16,6 +16,8 @@ QUALITY = {
     "few_pixels": ("segmentation", "look at the contours at end-diastole and correct them"),
     "broken_ventricle": ("segmentation", "look at the slices without a left ventricle between others and correct them"),
     "no_right_ventricle": ("segmentation", "look at the middle slice and correct the right ventricle"),
+    "negative_stroke_volume": ("segmentation", "look at the ventricle in the end-diastolic and the end-systolic frame "
+                               "and correct it"),
     "diastole_not_largest": ("segmentation", "look at the first frame and the one of largest volume"),
     "shifted_input": ("acquisition or reconstruction", "calibrate on scans of this kind (firstread calibrate)"),
     "not_a_heart_stack": ("input", "give a short-axis stack"),
