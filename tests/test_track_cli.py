@@ -81,6 +81,14 @@ def test_without_labels_the_whole_image_is_followed(files, tmp_path):
     assert [row.label for row in report.rows] == ["image"] * len(INNER)
 
 
+def test_frames_that_are_all_alike_are_drawn_too(files, tmp_path):
+    picture, labels = ring(8.0)
+    cine = save(tmp_path / "still.nii.gz", [picture] * 3)
+    track_to_folder(cine, files[2], tmp_path / "out")
+    assert "NaN" not in (tmp_path / "out" / "page.html").read_text()
+    assert (read(tmp_path / "out" / "labels.nii.gz").data[:, 2, 0, 0] == labels).all()
+
+
 def test_bad_input(files, tmp_path):
     cine, _, first = files
     out = tmp_path / "out"

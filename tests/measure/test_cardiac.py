@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
-from firstread.core.records import HardLabels, Rows
+from firstread.core.records import HardLabels, Rows, SoftLabels
 from firstread.measure import volumes
 from firstread.measure.cardiac import CLASSES, CardiacFunction
 
@@ -20,7 +20,7 @@ SPACING = (8.0, 1.25, 1.25)
 
 
 def cylinders(radii_mm, *, wall_mm=9.0, slices=8, size=72, spacing=SPACING, right=True, taper=0.0):
-    """A concentric cylinder per frame with a right ventricle at its side; thinner by ``taper`` mm per slice down."""
+    """A concentric cylinder per frame with a right ventricle that beats at its side; ``taper`` mm thinner per slice."""
     y, x = torch.meshgrid(*[(torch.arange(size) - size / 2 + 0.5) * s for s in spacing[1:]], indexing="ij")
     frames = []
     for radius in radii_mm:
@@ -30,7 +30,7 @@ def cylinders(radii_mm, *, wall_mm=9.0, slices=8, size=72, spacing=SPACING, righ
             distance = (x**2 + y**2).sqrt()
             plane = torch.zeros(size, size, dtype=torch.uint8)
             if right:
-                plane[(x + inner + wall_mm)**2 + y**2 <= 15**2] = 3
+                plane[(x + inner + wall_mm)**2 + y**2 <= (9 + radius / 4)**2] = 3
             plane[distance <= inner + wall_mm] = 2
             plane[distance <= inner] = 1
             planes.append(plane)
@@ -212,6 +212,36 @@ def test_labels_of_the_cavity_alone_give_its_volumes():
     found = CardiacFunction()(cavity)
     assert value(found, "LVEF") == value(CardiacFunction()(labels), "LVEF")
     assert "RV cavity" in found["RVEF"].reason and "LV myocardium" in found["LVM"].reason
+
+
+def backwards(rows=1):
+    """The right ventricle of the last row lies in one frame alone, which is not the first."""
+    one = cylinders(BEAT)
+    data = one.data.repeat(rows, 1, 1, 1, 1, 1)
+    data[-1, 0][data[-1, 0] == 3] = 0
+    return HardLabels(Rows.subjects(rows), data, Grid(one.grid.affine.repeat(rows, 1, 1), one.grid.shape), NAMES)
+
+
+def test_a_ventricle_larger_at_end_systole_has_a_warning_and_no_fraction():
+    found = CardiacFunction()(backwards())
+    notes = [n for n in found.notes if n.code == "negative_stroke_volume"]
+    assert len(notes) == 1 and "RVESV" in notes[0].text and "RVEF is left out" in notes[0].text
+    assert found["RVEF"].value is None and "above the end-diastolic" in found["RVEF"].reason
+    assert value(found, "RVSV") == pytest.approx(-value(found, "RVESV")) and value(found, "LVEF") > 50
+    both = CardiacFunction()(backwards(rows=2))
+    assert math.isfinite(both["RVEF"].value[0]) and both["RVEF"].value[0] > 0 and both["RVEF"].value[1].isnan()
+    assert [n.code for n in both.notes].count("negative_stroke_volume") == 1
+
+
+def test_a_fraction_below_zero_stays_differentiable_in_training():
+    labels = backwards()
+    hard = torch.nn.functional.one_hot(labels.data[:, :, 0].long(), 4).movedim(-1, 2).float()
+    data = (0.94 * hard + 0.015).requires_grad_()
+    for stage in (CardiacFunction(softness=0.1), CardiacFunction(softness=0.1, warn=False)):
+        found = stage(SoftLabels(labels.rows, data, labels.grid, NAMES))
+        (slope,) = torch.autograd.grad(found["RVEF"].value.sum(), data)
+        assert value(found, "RVEF") < 0 and torch.isfinite(slope).all() and float(slope.abs().max()) > 0
+        assert ("negative_stroke_volume" in {n.code for n in found.notes}) == stage.warn
 
 
 def test_largest_volume_elsewhere_is_noted_and_can_be_chosen():

@@ -174,6 +174,8 @@ def test_curves_fall_where_the_scale_says():
     assert found.marks == [("ED", found.x[0]), ("ES", found.x[1])]
     assert found.x_title == "Frame" and [text for _, text in found.x_ticks] == ["1", "2", "3", "4"]
     assert drawing({"LV_volume_ml": [100.0]}, None, {}) is None
+    empty = drawing({"LV_volume_ml": [0.0, 0.0]}, None, {})
+    assert empty is not None and empty.lines[0].points[0] is not None
 
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))

@@ -35,8 +35,8 @@ class ForeignSegment(Stage):
 
     Every frame of every row is segmented by itself; channels of the image are the network's. Complex images are taken
     by magnitude. Differentiable with respect to ``image.data``. Raises SettingError for another number of channels,
-    GeometryError for an image without millimetres or orientation where the model needs them, SignalError for values
-    that are no numbers.
+    GeometryError for an image without millimetres or orientation where the model needs them, SignalError for values,
+    or outputs of a network, that are no numbers.
     """
 
     result: ClassVar[str] = "labels"
@@ -137,13 +137,18 @@ class ForeignSegment(Stage):
     def _say(self, network: nn.Module, seen: Tensor) -> Float[Tensor, "head d0 d1 d2"]:
         plan = self.preparation
         try:
-            return windowed(network, seen, window=plan.window, overlap=plan.overlap, blend=plan.blend,
+            said = windowed(network, seen, window=plan.window, overlap=plan.overlap, blend=plan.blend,
                             mirror=plan.mirror)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:160]
             raise SettingError(f"a network that fails on {len(seen)} channels in windows of {plan.window} ({reason})",
                                expected="one that gives as many voxels as it gets",
                                remedy="correct the window and the channels that the model states") from error
+        if not bool(torch.isfinite(said.detach()).all()):
+            raise SignalError(f"outputs of a network that are no numbers, in stage {self.name!r}",
+                              expected="finite outputs", remedy="check the model, and that the image is scaled as its "
+                              "training images were")
+        return said
 
     def _scaled(self, volume: Tensor, body: Tensor) -> Tensor:
         pairs = zip(volume, self.preparation.channels, strict=True)

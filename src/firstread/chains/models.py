@@ -13,7 +13,7 @@ from firstread.chains.trained import is_trained, open_trained, open_weight, segm
 from firstread.core.errors import InputError, SettingError
 from firstread.zoo.foreign import ForeignModel
 from firstread.zoo.monai_bundle import is_bundle, read_bundle
-from firstread.zoo.nnunet import is_nnunet, read_nnunet
+from firstread.zoo.nnunet import is_nnunet, read_nnunet, refuse_part
 from firstread.zoo.script import read_network
 from firstread.zoo.store import names
 
@@ -71,6 +71,7 @@ def read_model(path: Path, *, folds: Sequence[int | str] | None = None,
         return read_nnunet(path, folds)
     if is_bundle(path):
         return read_bundle(path)
+    refuse_part(path)
     content = sorted(path.iterdir()) if path.is_dir() else []
     found = [file for file in content if file.suffix in NETWORKS]
     if len(found) == 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from firstread.core.errors import SettingError
@@ -31,6 +32,8 @@ from firstread.ops.regions import volume_ml
 
 NO_MM = "the image has no spacing in millimetres"
 NO_PHASE = "a single frame of unknown phase"
+ROUNDING = 1e-3  # mL or percent below zero that a sum over voxels may leave
+BACKWARDS = "the end-systolic volume is above the end-diastolic one"
 NO_CYCLE = "the length of the heart cycle is not known"
 CLASSES = ("LV cavity", "LV myocardium", "RV cavity")
 
@@ -60,6 +63,10 @@ class CardiacFunction(Stage):
     end_diastole: ``first`` frame (of a sequence that begins at the R wave) or the frame of ``maximum`` LV volume.
     warn: whether quality rules and doubts about phases become notes (off for the members of an ensemble).
     phase: what a single frame shows; without it LV_volume and RV_volume are given instead of LVEDV or LVESV.
+
+    A ventricle that is larger at end-systole than at end-diastole is warned of (``negative_stroke_volume``), and of
+    hard labels its ejection fraction is left out; of soft labels, and without ``warn``, it stays a finite number with
+    a gradient, so that training on it does not break.
 
     Soft labels give expected volumes with gradients; wall thickness and quality rules always use the most probable
     class and have no gradient. Errors: labels without a class named ``LV cavity``.
@@ -103,6 +110,10 @@ class CardiacFunction(Stage):
         notes: list[Note] = []
         moment = self._moment(labels, hearts, curves[CLASSES[0]], notes)
         values = _ventricle_values(curves, moment, labels.grid.has_mm, self.phase)
+        if self.warn:
+            notes += _backwards(values, hearts, given=hard is not labels)
+            if hard is labels:
+                values |= _without_backwards(values)
         values |= _flow_values(values, _cycle(labels, hearts, notes))
         values |= _wall_values(hard, hearts, moment, missing)
         notes = [*notes, *_quality(hard, hearts, moment, missing)] if self.warn else []
@@ -180,6 +191,37 @@ def _ventricle_values(curves: dict[str, Tensor], moment: _Moment, has_mm: bool,
             frames = torch.arange(weights.shape[1], dtype=weights.dtype, device=weights.device)
             values[name] = _present((weights * frames).sum(dim=1), "frame")
     return values
+
+
+def _backwards(values: dict[str, Phenotype], hearts: Hearts, *, given: bool) -> list[Note]:
+    """A warning for each ventricle that pumps backwards; given: whether its ejection fraction is given all the same."""
+    notes = []
+    for side in ("LV", "RV"):
+        for heart in _negative(values, side).nonzero().flatten().tolist():
+            names = [n for n in (f"{side}EDV", f"{side}ESV", f"{side}SV", f"{side}EF") if values[n].value is not None]
+            said = ", ".join(f"{n} {float(v[heart]):.4g} {values[n].unit}" for n in names
+                             if (v := values[n].value) is not None and math.isfinite(float(v[heart])))
+            notes.append(Note("negative_stroke_volume", f"The {side}{hearts.name(heart)} is larger at end-systole than "
+                              f"at end-diastole ({said}), which no heart is: its outlines are wrong in one of the two "
+                              f"frames{'' if given else f', and {side}EF is left out'}."))
+    return notes
+
+
+def _without_backwards(values: dict[str, Phenotype]) -> dict[str, Phenotype]:
+    """The ejection fractions, those below zero left out: NaN in a batch, absent where no heart of it has one."""
+    made = {}
+    for side in ("LV", "RV"):
+        value, wrong = values[side + "EF"].value, _negative(values, side)
+        if value is not None and bool(wrong.any()):
+            kept = torch.where(wrong, torch.full_like(value, math.nan), value)
+            made[side + "EF"] = _absent("%", BACKWARDS) if bool(wrong.all()) else _present(kept, "%")
+    return made
+
+
+def _negative(values: dict[str, Phenotype], side: str) -> Bool[Tensor, " heart"]:
+    """Which hearts have a larger end-systolic than end-diastolic volume, beyond rounding; none where none is known."""
+    known = [v.detach() < -ROUNDING for name in ("EF", "SV") if (v := values[side + name].value) is not None]
+    return torch.stack(known).any(dim=0) if known else torch.zeros(0, dtype=torch.bool)
 
 
 def _mass(muscle: Tensor | None, moment: _Moment, has_mm: bool) -> Phenotype:

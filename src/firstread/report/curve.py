@@ -51,7 +51,7 @@ def drawing(curves: Mapping[str, Sequence[float | None]], times_s: Sequence[floa
     first, last = min(places), max(places)
     x = [LEFT + (WIDTH - LEFT - RIGHT) * (p - first) / ((last - first) or 1) for p in places]
     y_marks = ticks(0.0, max(known) * 1.05)
-    top = y_marks[-1]
+    top = y_marks[-1] or 1.0
 
     def height(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top

@@ -25,6 +25,7 @@ from firstread.report.templates import environment, script
 MARKER = "track.json"
 SCHEMA = "firstread.track/1"
 STATEMENT = "Research software. Not for clinical use."
+FLAT = 0.01  # the drawing of volumes spans at least this much about 1, so that rounding is not magnified
 COLUMNS = ("frame", "time_s", "label", "moved_mm", "most_mm", "volume", "radial", "circumferential")
 
 
@@ -135,7 +136,7 @@ def page(report: TrackedReport, document: Mapping[str, Any]) -> str:
 def volumes(rows: Sequence[Row]) -> dict[str, Any]:
     """Volume of every label relative to the reference frame, as lines of a drawing."""
     frames = [row.frame for row in rows if row.label == rows[0].label]
-    low, high = min(min(row.volume for row in rows), 1.0), max(max(row.volume for row in rows), 1.0)
+    low, high = (least(end, *(row.volume for row in rows)) for least, end in ((min, 1 - FLAT), (max, 1 + FLAT)))
     marks = ticks(low, high)
     low, high = marks[0], marks[-1]
 

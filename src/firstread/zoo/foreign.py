@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import nn
 
+from firstread.core.errors import FormatError
 from firstread.core.preparation import Activation, Preparation
 
 
@@ -31,3 +33,20 @@ class ForeignModel:
         plan = replace(self.preparation, overlap=self.preparation.overlap if overlap is None else overlap,
                        mirror=self.preparation.mirror if mirror else ())
         return replace(self, preparation=plan)
+
+
+def require_finite(network: nn.Module, name: str) -> nn.Module:
+    """The network again, if all its weights are numbers; name: of its file.
+
+    Raises FormatError for a weight that is NaN or infinite: what it says would be no answer, and look like one.
+
+    >>> require_finite(nn.Linear(2, 1), "net.pt")
+    Linear(in_features=2, out_features=1, bias=True)
+    """
+    for part, value in network.state_dict().items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise FormatError(f"{name}, in whose weights {bad} of {value.numel()} values of {part} are no numbers",
+                              expected="finite weights", remedy="take another checkpoint: this training has failed, or "
+                              "the file is damaged")
+    return network

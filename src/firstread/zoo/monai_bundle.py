@@ -16,9 +16,9 @@ from torch import nn
 
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.core.preparation import Activation, Intensity, Preparation, Resampling
-from firstread.zoo.foreign import ForeignModel
+from firstread.zoo.foreign import ForeignModel, require_finite
 from firstread.zoo.script import load_script
-from firstread.zoo.sidecar import read_json
+from firstread.zoo.sidecar import fault, read_json
 
 NETWORKS = ("UNet", "BasicUNet", "AttentionUnet", "DynUNet", "SegResNet", "SegResNetDS", "UNETR", "SwinUNETR", "VNet")
 _NO_MATTER = ("LoadImage", "EnsureChannelFirst", "AddChannel", "EnsureType", "ToTensor", "CastToType", "ToDevice")
@@ -53,7 +53,7 @@ def read_bundle(folder: Path) -> ForeignModel:
                                    expected="softmax, or one output", remedy=_STATE)
         plan = _preparation(config, int(definition.get("in_channels") or _about(metadata, "inputs")["num_channels"]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise FormatError(f"configs/inference.json without a usable {error}", expected="a bundle for segmentation",
+        raise FormatError(fault("configs/inference.json", error), expected="a bundle for segmentation",
                           remedy="copy it again, or " + _STATE) from error
     network = _network(folder, definition)
     if activation == "sigmoid":
@@ -85,7 +85,7 @@ def _network(folder: Path, definition: Mapping[str, Any]) -> nn.Module:
         raise FormatError(f"models/model.pt, weights of another network than network_def describes "
                           f"({str(error).splitlines()[0][:80]})", expected=f"parameters of {target}",
                           remedy="take both of one bundle") from error
-    return network.eval()
+    return require_finite(network, "models/model.pt").eval()
 
 
 def _state(path: Path) -> Mapping[str, Any]:

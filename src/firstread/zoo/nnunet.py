@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from firstread.core.errors import FormatError, InputError, UnsupportedError
-from firstread.zoo.foreign import ForeignModel
+from firstread.zoo.foreign import ForeignModel, require_finite
 from firstread.zoo.nnunet_plans import (
     Architecture,
     architecture_of,
@@ -30,12 +30,28 @@ from firstread.zoo.nnunet_plans import (
 from firstread.zoo.sidecar import read_json
 
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet", "ResidualUNet")
-CHECKPOINT = "checkpoint_final.pth"
+CHECKPOINT, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+FILES = ("plans.json", "dataset.json")
 
 
 def is_nnunet(folder: Path) -> bool:
     """Whether a folder has the two files that a trained nnU-Net has beside its folds."""
-    return (folder / "plans.json").is_file() and (folder / "dataset.json").is_file()
+    return all((folder / name).is_file() for name in FILES)
+
+
+def refuse_part(folder: Path) -> None:
+    """Raises for a folder that is an nnU-Net's but for a file, or that nnU-Net v1 wrote; nothing for any other folder.
+
+    Raises InputError that names the missing files, UnsupportedError for v1.
+    """
+    if (folder / "plans.pkl").is_file() or any(folder.glob("fold_*/*.model")):
+        raise UnsupportedError(f"{folder.name}, a model of nnU-Net v1 (plans.pkl)", expected="a folder of nnU-Net v2, "
+                               "with plans.json and dataset.json", remedy="train or export the model with nnU-Net v2")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing and (any(folder.glob("fold_*/checkpoint_*.pth")) or ("plans.json" not in missing)):
+        raise InputError(f"{folder.name}, an nnU-Net folder without {' and '.join(missing)}",
+                         expected=f"{' and '.join(FILES)} beside the folds",
+                         remedy="copy what is missing from the folder that nnU-Net trained")
 
 
 def read_nnunet(folder: Path, folds: Sequence[int | str] | None = None) -> ForeignModel:
@@ -69,9 +85,12 @@ def checkpoints_of(folder: Path, folds: Sequence[int | str] | None) -> list[Path
     missing = [home for home in homes if not (home / CHECKPOINT).is_file()]
     if missing or not homes:
         there = ", ".join(sorted(h.name for h in folder.glob("fold_*") if (h / CHECKPOINT).is_file())) or "none"
+        half = [h.name for h in missing or sorted(folder.glob("fold_*")) if (h / BEST).is_file()]
+        remedy = "take other folds, or train these to the end" if missing else "train one to the end, or copy it here"
+        if half:
+            remedy = f"train to the end; to use the best state so far, copy {half[0]}/{BEST} to {half[0]}/{CHECKPOINT}"
         raise InputError(f"no {CHECKPOINT} in {', '.join(h.name for h in missing) or 'any fold'} of {folder.name}",
-                         expected=f"folds whose training has ended (there: {there})",
-                         remedy="name other folds, or train these to the end")
+                         expected=f"folds whose training has ended (there: {there})", remedy=remedy)
     return [home / CHECKPOINT for home in homes]
 
 
@@ -121,7 +140,7 @@ def _network(architecture: Architecture, channels: int, heads: int, weights: Map
         raise FormatError(f"{file.parent.name}/{file.name}, weights of another network than plans.json describes",
                           expected=f"{architecture.name} with {channels} channels and {heads} outputs",
                           remedy="take plans.json, dataset.json and checkpoint of one training") from error
-    return network.eval()
+    return require_finite(network, f"{file.parent.name}/{file.name}").eval()
 
 
 def build(architecture: Architecture, channels: int, heads: int) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from firstread.core.errors import FormatError, UnsupportedError
 from firstread.core.preparation import Intensity, Preparation, Resampling
+from firstread.zoo.sidecar import fault
 
 _READERS: dict[str, Literal["RAS"] | None] = {"SimpleITKIO": None, "NibabelIO": None, "NibabelIOWithReorient": "RAS",
                                               "NaturalImage2DIO": None, "Tiff3DIO": None}
@@ -95,7 +96,7 @@ def preparation_of(plans: Mapping[str, Any], configuration: Mapping[str, Any], *
             image=_resampling(configuration, "data"), logits=_resampling(configuration, "probabilities"),
             mirror=mirror)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FormatError(f"plans.json without a usable {error}", expected="the plans of nnU-Net v2",
+        raise FormatError(fault("plans.json", error), expected="the plans of nnU-Net v2",
                           remedy="copy them again from where the model was trained") from error
 
 
@@ -164,7 +165,7 @@ def architecture_of(configuration: Mapping[str, Any]) -> Architecture:
             "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True}}
         return Architecture(name, settings, ("conv_op", "norm_op", "dropout_op", "nonlin"))
     except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"plans.json without a network's {error}", expected="the plans of nnU-Net v2",
+        raise FormatError(f"{fault('plans.json', error)}, of the network", expected="the plans of nnU-Net v2",
                           remedy="copy them again from where the model was trained") from error
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from firstread.core.errors import FormatError, InputError, UnsupportedError
-from firstread.zoo.foreign import ForeignModel
+from firstread.zoo.foreign import ForeignModel, require_finite
 from firstread.zoo.sidecar import beside, preparation_of, read_json
 
 
@@ -58,7 +58,7 @@ def load_script(path: Path) -> nn.Module:
     Raises UnsupportedError for a file that holds parameters alone, FormatError for a damaged one.
     """
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        network = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
         if "constants.pkl" in str(error):
             raise UnsupportedError(f"{path.name}, which holds parameters without their network",
@@ -66,6 +66,7 @@ def load_script(path: Path) -> nn.Module:
                                    remedy="save torch.jit.script(network) where the network is at hand") from error
         raise FormatError(f"{path.name}, a damaged or cut-off file", expected="a TorchScript file",
                           remedy="copy or export it again") from error
+    return require_finite(network, path.name)
 
 
 def _session(content: bytes, name: str) -> Any:

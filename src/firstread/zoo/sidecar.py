@@ -60,6 +60,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def fault(name: str, error: Exception) -> str:
+    """What is wrong in the file ``name``, as the error from looking a value up or turning it into a number says it.
+
+    >>> fault("plans.json", KeyError("spacing")), fault("plans.json", ValueError("two is no number"))
+    ("plans.json without 'spacing'", 'plans.json with a value that cannot be used (two is no number)')
+    """
+    if isinstance(error, KeyError):
+        return f"{name} without {error}"
+    return f"{name} with a value that cannot be used ({str(error).strip() or type(error).__name__})"
+
+
 def preparation_of(stated: Mapping[str, Any], name: str) -> tuple[Preparation, tuple[str, ...], Activation]:
     """What is stated, as values: the preparation, the classes, what the outputs are.
 
