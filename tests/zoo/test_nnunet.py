@@ -147,6 +147,18 @@ PLAN = "2d"
 BROKEN = {
     "cut checkpoint": (lambda f: cut(f / "fold_0" / "checkpoint_final.pth"), FormatError, "damaged or cut-off"),
     "empty checkpoint": (lambda f: (f / "fold_0" / "checkpoint_final.pth").write_bytes(b""), FormatError, "damaged"),
+    "no dataset.json": (lambda f: (f / "dataset.json").unlink(), InputError, "without dataset.json"),
+    "no plans.json": (lambda f: (f / "plans.json").unlink(), InputError, "without plans.json"),
+    "neither": (lambda f: [(f / n).unlink() for n in ("plans.json", "dataset.json")], InputError,
+                "without plans.json and dataset.json"),
+    "a folder of v1": (lambda f: [(f / "plans.json").unlink(), (f / "plans.pkl").write_bytes(b"x")], UnsupportedError,
+                       r"nnU-Net v1 \(plans.pkl\)"),
+    "best alone": (lambda f: (f / "fold_0" / "checkpoint_final.pth").rename(f / "fold_0" / "checkpoint_best.pth"),
+                   InputError, "copy fold_0/checkpoint_best.pth to fold_0/checkpoint_final.pth"),
+    "spacing in words": (lambda f: change(f / "plans.json", lambda p: p["configurations"][PLAN].update(spacing="two")),
+                         FormatError, r"plans.json with a value that cannot be used \(could not convert"),
+    "no patch size": (lambda f: change(f / "plans.json", lambda p: p["configurations"][PLAN].pop("patch_size")),
+                      FormatError, "plans.json without 'patch_size'"),
     "no fold": (lambda f: shutil.rmtree(f / "fold_0"), InputError, "any fold"),
     "plans of v1": (lambda f: (f / "plans.json").write_text('{"num_stages": 1}'), UnsupportedError, "nnU-Net v1"),
     "plans cut": (lambda f: cut(f / "plans.json"), FormatError, "JSON"),
@@ -165,6 +177,9 @@ BROKEN = {
     "weights missing": (lambda f: weights_of(f, lambda c: c.pop("network_weights")), FormatError, "network_weights"),
     "two channels stated": (lambda f: change(f / "dataset.json", lambda d: d.update(
         channel_names={"0": "T1", "1": "T2"})), FormatError, "the same number"),
+    "weights that are no numbers": (lambda f: weights_of(f, lambda c: [w.fill_(float("nan")) for w in
+                                                                      c["network_weights"].values()]), FormatError,
+                                   "fold_0/checkpoint_final.pth, in whose weights"),
     "labels with a gap": (lambda f: change(f / "dataset.json", lambda d: d["labels"].update(right=5)),
                           UnsupportedError, "gap"),
     "more labels": (lambda f: change(f / "dataset.json", lambda d: d["labels"].update(third=3)), FormatError,
@@ -204,11 +219,63 @@ def test_images_that_do_not_fit_are_refused(folder):
         stage(shown.map(lambda t: t * float("nan") if t is shown.data else t))
 
 
+def test_outputs_that_are_no_numbers_are_refused_and_the_stage_named(folder):
+    stage, shown = open_segmenter(folder), image("2d")
+    with torch.no_grad():
+        next(w for w in stage.networks[0].parameters()).fill_(3e38)
+    with pytest.raises(FirstreadError, match="outputs of a network that are no numbers, in stage 'foreign_segment'"):
+        stage(shown)
+
+
 def test_an_empty_image_is_background_and_no_error(folder):
     shown = image("2d")
     with torch.no_grad():
         labels = open_segmenter(folder)(shown.map(lambda t: torch.zeros_like(t) if t is shown.data else t))
     assert torch.isfinite(labels.data).all()
+
+
+def test_a_folder_of_files_is_as_many_images_and_all_are_checked_first(folder, tmp_path):
+    """A colour file among them ends it, by name, before anything is segmented; DICOM SEG is asked of DICOM alone."""
+    import nibabel
+
+    from firstread.io.nifti import write_image
+    from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
+
+    home, heard = tmp_path / "images", []
+    home.mkdir()
+    for name in ("one", "two_0000"):
+        write_image(home / f"{name}.nii.gz", image("2d"))
+    (home / "dataset.json").write_text("{}")
+    made = predict_to_folder(folder, [[home]], tmp_path / "out", PredictSettings(mirror=False))
+    assert [row["input"] for row in made["images"]] == [["one.nii.gz"], ["two_0000.nii.gz"]]
+    assert made["mirrored_copies"] is False and (tmp_path / "out" / "two_0000.nii.gz").is_file()
+    assert predict_to_folder(folder, [[home / "one.nii.gz"]], tmp_path / "as_trained")["mirrored_copies"] is True
+    with pytest.raises(InputError, match=r"DICOM SEG for one\.nii\.gz, which is no DICOM"):
+        predict_to_folder(folder, [[home]], tmp_path / "seg", PredictSettings(seg=True), progress=heard.append)
+    colours = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), home / "zebra.nii.gz")
+    with pytest.raises(UnsupportedError, match=r"zebra\.nii\.gz: a colour NIfTI file"):
+        predict_to_folder(folder, [[home]], tmp_path / "bad", progress=heard.append)
+    assert not heard and not (tmp_path / "bad").exists() and not (tmp_path / "seg").exists()
+
+
+def test_mirrored_copies_are_left_out_only_where_there_are_some(folder, tmp_path):
+    from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
+
+    weights_of(folder, lambda c: c.update(inference_allowed_mirroring_axes=None))
+    with pytest.raises(SettingError, match="averages no flipped copies"):
+        predict_to_folder(folder, [[tmp_path / "scan.nii.gz"]], tmp_path / "out", PredictSettings(mirror=False))
+
+
+def test_channels_of_nnunets_folders_are_one_image(tmp_path):
+    from firstread.jobs.segment_predict import _expanded
+
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"):
+        (tmp_path / name).touch()
+    assert [[p.name for p in parts] for parts in _expanded([tmp_path])] == [
+        ["a_0000.nii.gz", "a_0001.nii.gz"], ["b_0000.nii.gz", "b_0001.nii.gz"]]
+    (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
+    assert _expanded([tmp_path]) == [[tmp_path]]
 
 
 def test_the_verb_segments_with_it_or_leaves_nothing(folder, tmp_path):

@@ -24,12 +24,15 @@ def register(
     labels: Annotated[Path | None, typer.Option(help="Labels of MOVING, to be warped with it.")] = None,
     fixed_labels: Annotated[Path | None, typer.Option(help="Labels of FIXED: Dice before and after.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
+    series: Annotated[str | None, typer.Option(help="Which DICOM series FIXED is: number, UID or description.")] = None,
+    moving_series: Annotated[str | None, typer.Option(help="Which DICOM series MOVING is.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Align two images: warped image, transform both ways (ITK, ANTs) and a page out. Nothing is drawn at random."""
     from firstread.jobs.register import RegisterSettings, register_to_folder
 
-    settings = RegisterSettings(kind=kind, first=first, metric=metric, spacing_mm=numbers(spacing))
+    settings = RegisterSettings(kind=kind, first=first, metric=metric, spacing_mm=numbers(spacing), series=series,
+                                moving_series=moving_series)
     made = register_to_folder(fixed, moving, output, settings, labels=labels, fixed_labels=fixed_labels,
                               overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
@@ -73,13 +76,14 @@ def track(
     fields: Annotated[bool, typer.Option("--fields", help="Write the displacement of every frame (ITK, "
                                                   "ANTs).")] = False,
     spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
+    series: Annotated[str | None, typer.Option(help="Which DICOM series: number, UID or description.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Follow one frame through a cine: its labels in all frames, a table of motion and strain, and a page out."""
     from firstread.jobs.track import TrackSettings, track_to_folder
 
     settings = TrackSettings(frame=frame, periodic=not once, smooth_frames=smooth, whole=whole, fields=fields,
-                             spacing_mm=numbers(spacing))
+                             spacing_mm=numbers(spacing), series=series)
     made = track_to_folder(cine, labels, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 

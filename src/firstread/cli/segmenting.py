@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,9 +51,7 @@ def segment_train(
         say(f"{output / 'plan.json'}: {made['mode']}, {made['network']['kind']}; edit it, then run without --only-plan")
         return
     for name, found in (made["validation"] or {}).items():
-        known = found["lower"] is not None
-        say(f"{name:24} Dice {found['mean']}" + (f" [{found['lower']}, {found['upper']}]" if known else
-                                                 f" ({found['reason']})"))
+        say(f"{name:24} {_dice(found)}")
     say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")
 
 
@@ -61,20 +60,24 @@ def segment_predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of `segment train`, a default weight by "
                                           "name or file, or another's model: nnU-Net folder, MONAI bundle, "
                                           "TorchScript, ONNX.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="NIfTI files, DICOM folders …; several "
-                                                "channels of one image joined by commas.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="NIfTI files or folders of them, DICOM "
+                                                "folders …; several channels of one image joined by commas.")],
     output: Out,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write probabilities of each class.")] = False,
     seg: Annotated[bool, typer.Option("--seg", help="Write DICOM SEG too, for DICOM input.")] = False,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the files have none.")] = None,
     memory: Annotated[float | None, typer.Option(min=0.001, help="GiB that segmenting an image may take beyond it and "
                                                  "the model: windows are chosen to stay under it.")] = None,
+    series: Annotated[str | None, typer.Option(help="Which DICOM series: number, UID or description.")] = None,
+    no_mirror: Annotated[bool, typer.Option("--no-mirror", help="Another program's model: without the flipped copies "
+                                            "that it averages. Faster, and not as it was trained.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Labels on the images' own grids: NAME.nii.gz for each image, and segmentation.json."""
     from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
 
-    settings = PredictSettings(probabilities=probabilities, seg=seg, spacing_mm=numbers(spacing), memory_gib=memory)
+    settings = PredictSettings(probabilities=probabilities, seg=seg, spacing_mm=numbers(spacing), memory_gib=memory,
+                               series=series, mirror=not no_mirror)
     if memory is not None:
         give_back_freed_memory()
     made = predict_to_folder(model, [[Path(part) for part in image.split(",")] for image in images], output, settings,
@@ -104,6 +107,7 @@ def segment_prompt(
     reach: Annotated[float, typer.Option(help="Without weights: how far in mm from a click the object may reach in "
                                          "its slice.")] = 50.0,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
+    series: Annotated[str | None, typer.Option(help="Which DICOM series: number, UID or description.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """A mask of what you point at, with points or a box, carried on through the volume or the cine."""
@@ -113,7 +117,7 @@ def segment_prompt(
     settings = PromptSettings(
         points=tuple(p for p, _ in points), positive=tuple(sign for _, sign in points),
         boxes=tuple(parse_box(text) for text in box or ()), voxels=voxels, frame=frame, name=name, propagate=propagate,
-        prepared=prepared, reach_mm=reach, spacing_mm=numbers(spacing))
+        prepared=prepared, reach_mm=reach, spacing_mm=numbers(spacing), series=series)
     made = prompt_to_folder(image, output, settings, model=model, overwrite=overwrite, progress=say)
     found = made["volume_ml"] or made["voxels"]
     say(f"{name}: {found[frame]:g} {'mL' if made['volume_ml'] else 'voxels'} in {len(made['slices'][frame])} slices")
@@ -148,9 +152,14 @@ def segment_shapes(
 
     made = shapes_to_folder(data, output, ShapeSettings(draw=draw, share=share, limit=limit, seed=seed),
                             overwrite=overwrite, progress=say)
-    sizes = ", ".join(f"{v:.2g}" for v in made["sd_per_point"][:5])
-    say(f"{output}: {made['modes']} modes, of {sizes} … per point (standard deviation, root mean square); "
-        f"{made['drawn']} label maps drawn, to train on: firstread segment train {output} -o MODEL")
+    for note in made["warnings"]:
+        say(note)
+    count, sizes = made["modes"], ", ".join(f"{v:.2g}" for v in made["sd_per_point"][:5])
+    modes = f"{count} mode{'s' * (count != 1)}, {'the first ' * (count > 5)}of {sizes} {made['unit']} per point " \
+        "(standard deviation, root mean square over points)"
+    say(f"{output}: {'one shape' if made['warnings'] else modes}"
+        + (f"; {draw} label map{'s' * (draw != 1)} drawn, to train on: firstread segment train {output} -o MODEL"
+           if draw else ""))
 
 
 @segment.command("evaluate")
@@ -185,14 +194,27 @@ def segment_evaluate(
                            lesions=lesions, both_empty=both_empty, one_empty=one_empty)
     settings = EvaluateSettings(labels=labels, against=against, scores=scores, seed=seed)
     made = evaluate_to_folder(predictions, truths, output, settings, overwrite=overwrite, progress=say)
+    for note in made["warnings"]:
+        say(note)
     for label in made["labels"]:
-        dice = label["summary"]["dice"]
-        known = dice["lower"] is not None
-        say(f"{label['name']:24} Dice {dice['mean']}" + (f" [{dice['lower']}, {dice['upper']}]" if known else
-                                                         f" ({dice['reason']})"))
+        say(f"{label['name']:24} {_dice(label['summary']['dice'])}")
     for label in made["comparison"]["labels"] if made["comparison"] else ():
         found = label["difference"]["dice"]
         known = found["mean"] is not None
         say(f"{label['name']:24} Dice against {against.name if against else ''}: "
             + (f"{found['mean']:+} [{found['lower']}, {found['upper']}], " if known else "") + found["verdict"])
     say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")
+
+
+def _dice(found: Mapping[str, Any]) -> str:
+    """A mean with its interval; without one, why.
+
+    >>> _dice({"mean": 0.8, "lower": 0.7, "upper": 0.9, "reason": ""})
+    'Dice 0.8 [0.7, 0.9]'
+    >>> _dice({"mean": None, "lower": None, "upper": None, "reason": "in no case"})
+    'no Dice: in no case'
+    """
+    if found["mean"] is None:
+        return f"no Dice: {found['reason']}"
+    interval = "" if found["lower"] is None else f" [{found['lower']}, {found['upper']}]"
+    return f"Dice {found['mean']}{interval}" + (f" ({found['reason']})" if found["reason"] else "")

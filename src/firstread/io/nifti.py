@@ -63,6 +63,15 @@ def read(path: Path, *, spacing_mm: tuple[float, float, float] | None = None) ->
     return Image(Rows.subjects(1), data, grid, times, cycle, notes=tuple(notes))
 
 
+def check(path: Path, *, spacing_mm: tuple[float, float, float] | None = None) -> None:
+    """Raises what :func:`read` would raise for the header; the values are not read."""
+    with _opened(path) as (image, _, compressed):
+        shape = _checked_shape(image.header, tuple(int(n) for n in image.shape), image.get_data_dtype())
+        require_plausible(shape, image.get_data_dtype().itemsize, _stored_bytes(path),
+                          ratio=_DEFLATE if compressed else 1.0, what="NIfTI file")
+        _grid(image.header, _stored_sizes(path, image.header), shape, spacing_mm, [])
+
+
 def write_image(path: Path, image: Image) -> None:
     """Write an image as NIfTI-1 with sform and qform; several batch rows are the slices of one stack.
 

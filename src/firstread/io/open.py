@@ -5,18 +5,20 @@ from __future__ import annotations
 import gzip
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from firstread.core.case import Case
 from firstread.core.emission import Emission
-from firstread.core.errors import FormatError, InputError
+from firstread.core.errors import FirstreadError, FormatError, InputError
 from firstread.core.reading import Person
 from firstread.core.records import KSpace, Record
 from firstread.core.sinogram import Sinogram
 from firstread.io.limits import damaged_hdf5
 from firstread.io.opened import Kind, Opened
 
-__all__ = ["Opened", "detect", "read"]
+__all__ = ["Opened", "check", "detect", "read"]
 
 _MATLAB = (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -37,11 +39,38 @@ def read(path: Path, *, axes: str | None = None, variable: str | None = None,
     Errors: InputError and its kinds FormatError and UnsupportedError, GeometryError, SignalError; each one sentence.
     """
     path = located(path)
+    with _named(path), _understood(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # parsers warn with values of the file; what matters is a Note or an error
+        kind = detect(path)
+        record, person = _reader(kind, path, axes, variable, spacing_mm, series, identify)
+    names = {KSpace: "kspace", Sinogram: "sinogram", Emission: "emission"}
+    return Opened(Case({names.get(type(record), "image"): record}), person, kind)
+
+
+def check(path: Path, *, spacing_mm: tuple[float, float, float] | None = None, series: str | None = None) -> None:
+    """Whether :func:`read` would take the file or folder, by its headers alone (NIfTI, DICOM; others by their kind).
+
+    Errors: as :func:`read`; values that are no numbers, and data that are cut off, are found on reading alone.
+    """
+    path = located(path)
+    with _named(path), _understood(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kind = detect(path)
+        if kind == "DICOM":
+            from firstread.io.dicom.read import check as check_dicom
+
+            check_dicom(path, series=series, spacing_mm=spacing_mm)
+        elif kind == "NIfTI":
+            from firstread.io import nifti
+
+            nifti.check(path, spacing_mm=spacing_mm)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Errors of the system in one sentence."""
     try:
-        with warnings.catch_warnings():  # parsers warn with values of the file; what matters is a Note or an error
-            warnings.simplefilter("ignore")
-            kind = detect(path)
-            record, person = _reader(kind, path, axes, variable, spacing_mm, series, identify)
+        yield
     except PermissionError as error:
         raise InputError(f"no permission to read {path.name}", expected="a readable file or folder",
                          remedy="change its permissions") from error
@@ -50,8 +79,17 @@ def read(path: Path, *, axes: str | None = None, variable: str | None = None,
     except (OSError, MemoryError, OverflowError) as error:
         raise FormatError(f"{path.name}, which cannot be read ({type(error).__name__})", expected="a complete file",
                           remedy="export or copy it again") from error
-    names = {KSpace: "kspace", Sinogram: "sinogram", Emission: "emission"}
-    return Opened(Case({names.get(type(record), "image"): record}), person, kind)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of a reader say which file they are about."""
+    try:
+        yield
+    except FirstreadError as error:
+        if path.name in str(error):
+            raise
+        raise type(error)(f"{path.name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
 
 
 def located(path: Path) -> Path:

@@ -17,7 +17,7 @@ from firstread.analyze.canonical import onto
 from firstread.analyze.register import First, Kind, MetricName, Register
 from firstread.core.alignment import Alignment
 from firstread.core.case import Case
-from firstread.core.errors import GeometryError, InputError
+from firstread.core.errors import FirstreadError, GeometryError, InputError
 from firstread.core.geometry import Grid, Transform
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.records import Image, Rows
@@ -38,12 +38,15 @@ MOST_LABELS = 1000
 
 @dataclass(frozen=True)
 class RegisterSettings:
-    """What a user can say: kind, first and metric as for Register; spacing_mm (z, y, x) where files state none."""
+    """What a user can say: kind, first and metric as for Register; spacing_mm (z, y, x) where files state none;
+    series, moving_series: of the DICOM folder of the fixed and of the moving image."""
 
     kind: Kind = "deformable"
     first: First = "affine"
     metric: MetricName = "auto"
     spacing_mm: tuple[float, float, float] | None = None
+    series: str | None = None
+    moving_series: str | None = None
 
 
 def register(fixed: Path, moving: Path, settings: RegisterSettings | None = None, *, labels: Path | None = None,
@@ -103,7 +106,12 @@ def register_to_folder(fixed: Path, moving: Path, folder: Path, settings: Regist
 
 def _read(path: Path, name: str, settings: RegisterSettings, progress: Progress) -> Image:
     progress(f"opening the {name} image: {path.name}")
-    image = open_file(path, spacing_mm=settings.spacing_mm).case.get("image")
+    series, option = (settings.moving_series, "--moving-series") if name == "moving" else (settings.series, "--series")
+    try:
+        image = open_file(path, spacing_mm=settings.spacing_mm, series=series).case.get("image")
+    except FirstreadError as error:
+        remedy = error.remedy.replace("--series", option)
+        raise type(error)(error.got, expected=error.expected, remedy=remedy) from error
     if not isinstance(image, Image):
         raise InputError(f"{path.name}, which holds k-space", expected="images", remedy="reconstruct it first")
     data = image.data.abs() if image.data.is_complex() else image.data

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,38 @@ from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.models import open_segmenter
-from firstread.core.errors import FirstreadError, InputError
+from firstread.core.errors import FirstreadError, InputError, SettingError
 from firstread.core.provenance import file_hash, versions
 from firstread.core.records import HardLabels, Image, SoftLabels
 from firstread.core.stage import Stage
+from firstread.io.dicom.files import looks_like_dicom
 from firstread.io.dicom.seg import write_seg
 from firstread.io.dicom.source import DicomSource
 from firstread.io.folder import check_free, new_folder
 from firstread.io.nifti import write_image
+from firstread.io.open import check as check_file
+from firstread.io.open import detect
 from firstread.io.open import read as open_file
 
 MARKER = "segmentation.json"
 SCHEMA = "firstread.segmentation/1"
+_CHANNEL = re.compile(r"_\d{4}(?=\.nii(\.gz)?$)")  # nnU-Net's number of a channel
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class PredictSettings:
     """probabilities: write those of each class too; seg: DICOM SEG for DICOM input; spacing_mm: (z, y, x) stated;
-    memory_gib: what segmenting an image may take beyond it and the model."""
+    memory_gib: what segmenting an image may take beyond it and the model; series: of DICOM folders, by number, UID or
+    description; mirror: False leaves out the flipped copies that a model of another program averages, which is faster
+    and not as it was trained."""
 
     probabilities: bool = False
     seg: bool = False
     spacing_mm: tuple[float, float, float] | None = None
     memory_gib: float | None = None
+    series: str | None = None
+    mirror: bool = True
 
 
 def open_model(model: Path, memory_gib: float | None = None) -> tuple[Stage, tuple[int, ...] | None]:
@@ -58,11 +67,20 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
                       progress: Progress = lambda text: None) -> dict[str, Any]:
     """Write ``NAME.nii.gz`` for every image (a list of files, one for each channel) and ``segmentation.json``.
 
-    Raises InputError and its kinds for models and images, OutputError for the folder; whole or not at all.
+    A folder of NIfTI files is as many images; nnU-Net's ``CASE_0000``, ``CASE_0001`` … are channels of one. What
+    headers say is checked of all files before the first one is segmented. Raises InputError and its kinds for models
+    and images, OutputError for the folder; whole or not at all.
     """
     settings = settings or PredictSettings()
     check_free(folder, marker=MARKER, overwrite=overwrite)
     stage, values = open_model(model, settings.memory_gib)
+    if not settings.mirror:
+        _leave_out_mirrored(stage, model)
+    images = [one for parts in images for one in _expanded(parts)]
+    for path in dict.fromkeys(path for parts in images for path in parts):
+        check_file(path, spacing_mm=settings.spacing_mm, series=settings.series)
+        if settings.seg and detect(path) != "DICOM":
+            raise _no_seg(path.name)
     if isinstance(stage, ForeignSegment):
         stage.watch = lambda text: progress(f"  {text}")
     names = _names(images)
@@ -71,7 +89,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
         for number, (name, parts) in enumerate(zip(names, images, strict=True), start=1):
             progress(f"{name} ({number} of {len(names)})")
             started = time.perf_counter()
-            image = read_channels(parts, spacing_mm=settings.spacing_mm)
+            image = read_channels(parts, spacing_mm=settings.spacing_mm, series=settings.series)
             try:
                 with torch.no_grad():
                     soft = stage(image)
@@ -89,16 +107,44 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
                          "seconds": round(time.perf_counter() - started, 2)})
         document = {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "model": model.name,
                     "classes": [{"name": n, "value": v} for n, v in zip(hard.names, chosen, strict=True)],
-                    "images": rows, "versions": versions()}
+                    "mirrored_copies": None if not isinstance(stage, ForeignSegment) else settings.mirror and bool(
+                        stage.preparation.mirror), "images": rows, "versions": versions()}
         (work / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return document
 
 
-def read_channels(parts: Sequence[Path], *, spacing_mm: tuple[float, float, float] | None = None) -> Image:
+def _leave_out_mirrored(stage: Stage, model: Path) -> None:
+    """Raises SettingError for a model that averages no flipped copies."""
+    if not isinstance(stage, ForeignSegment) or not stage.preparation.mirror:
+        raise SettingError(f"--no-mirror for {model.name}, which averages no flipped copies",
+                           expected="it for a model that was trained to", remedy="leave it out")
+    stage.preparation = replace(stage.preparation, mirror=())
+
+
+def _expanded(parts: Sequence[Path]) -> list[list[Path]]:
+    """The images of a folder of NIfTI files; anything else as it is."""
+    if len(parts) != 1 or not parts[0].is_dir():
+        return [list(parts)]
+    files = sorted(f for f in parts[0].iterdir() if f.is_file() and f.name.endswith((".nii", ".nii.gz")))
+    if not files or any(_is_dicom(file) for file in parts[0].rglob("*") if file.is_file() and file not in files):
+        return [list(parts)]
+    cases: dict[str, list[Path]] = {}
+    for file in files:
+        cases.setdefault(_CHANNEL.sub("", file.name), []).append(file)
+    return list(cases.values())
+
+
+def _is_dicom(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return looks_like_dicom(stream.read(132))
+
+
+def read_channels(parts: Sequence[Path], *, spacing_mm: tuple[float, float, float] | None = None,
+                  series: str | None = None) -> Image:
     """One image out of a file for each channel. Raises InputError where they do not fit together."""
     made = []
     for path in parts:
-        image = open_file(path, spacing_mm=spacing_mm).case.get("image")
+        image = open_file(path, spacing_mm=spacing_mm, series=series).case.get("image")
         if not isinstance(image, Image):
             raise InputError(f"{path.name}, which holds k-space", expected="an image", remedy="reconstruct it first")
         if made and (image.grid.shape != made[0].grid.shape or image.data.shape[:2] != made[0].data.shape[:2]):
@@ -127,10 +173,13 @@ def _write_probabilities(work: Path, name: str, soft: SoftLabels) -> list[str]:
     return written
 
 
+def _no_seg(name: str) -> InputError:
+    return InputError(f"DICOM SEG for {name}, which is no DICOM", expected="a DICOM series", remedy="leave --seg out")
+
+
 def _write_seg(work: Path, name: str, hard: HardLabels) -> list[str]:
     if not isinstance(hard.source, DicomSource):
-        raise InputError(f"DICOM SEG for {name}, which is no DICOM", expected="a DICOM series",
-                         remedy="leave --seg out")
+        raise _no_seg(name)
     home = work / f"{name}_seg"
     home.mkdir()
     return [f"{home.name}/{path.name}" for path in write_seg(hard, hard.source, home)]

@@ -38,7 +38,7 @@ class PromptSettings:
     y0, z0, x1, y1, z1), or (x0, y0, x1, y1). In RAS+ millimetres, as NIfTI and most viewers say them; voxels: as
     indices counted from 0 instead. frame: of time, counted from 0; name: of the object; propagate: through space, time,
     both or none; prepared: how weights were trained to see images; reach_mm: without weights, how far from a click the
-    object may reach; spacing_mm (z, y, x) where the file states none.
+    object may reach; spacing_mm (z, y, x) where the file states none; series: of a DICOM folder.
     """
 
     points: tuple[tuple[float, ...], ...] = ()
@@ -51,6 +51,7 @@ class PromptSettings:
     prepared: Literal["auto", "sam", "medsam"] = "auto"
     reach_mm: float = 50.0
     spacing_mm: tuple[float, float, float] | None = None
+    series: str | None = None
 
 
 def parse_point(text: str) -> tuple[tuple[float, ...], bool]:
@@ -110,7 +111,7 @@ def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, mode
 
 def read_image(path: Path, settings: PromptSettings) -> Image:
     """The image of a file, one row. Raises InputError for k-space, UnsupportedError for slices of several views."""
-    image = open_file(path, spacing_mm=settings.spacing_mm).case.get("image")
+    image = open_file(path, spacing_mm=settings.spacing_mm, series=settings.series).case.get("image")
     if not isinstance(image, Image):
         raise InputError(f"{path.name}, which holds k-space", expected="an image", remedy="reconstruct it first")
     if image.batch > 1:

@@ -45,7 +45,7 @@ class TrackSettings:
     frame: the labelled frame, from 0; default: the first one with labels, or 0. periodic: whether the last frame is
     followed by the first. smooth_frames: sd of the smoothing over time; default 0.5 from 8 frames on. whole: track the
     whole image, not only around the labels. fields: write the displacement of every frame. spacing_mm: (z, y, x) where
-    files state none.
+    files state none. series: of a DICOM folder, by number, UID or description.
     """
 
     frame: int | None = None
@@ -54,6 +54,7 @@ class TrackSettings:
     whole: bool = False
     fields: bool = False
     spacing_mm: tuple[float, float, float] | None = None
+    series: str | None = None
 
 
 def track(path: Path, labels: Path | None, settings: TrackSettings | None = None, *,
@@ -106,7 +107,7 @@ def track_to_folder(path: Path, labels: Path | None, folder: Path, settings: Tra
 
 def _series(path: Path, settings: TrackSettings, progress: Progress) -> Image:
     progress(f"opening {path.name}")
-    image = open_file(path, spacing_mm=settings.spacing_mm).case.get("image")
+    image = open_file(path, spacing_mm=settings.spacing_mm, series=settings.series).case.get("image")
     if not isinstance(image, Image):
         raise InputError(f"{path.name}, which holds raw data", expected="images", remedy="reconstruct it first")
     if image.data.shape[1] < 2 or image.data.shape[2] != 1:

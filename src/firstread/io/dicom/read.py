@@ -47,6 +47,15 @@ def read(path: Path, *, series: str | None = None, spacing_mm: tuple[float, floa
     return image, person_of(chosen.headers[0], identify=identify)
 
 
+def check(path: Path, *, series: str | None = None, spacing_mm: tuple[float, float, float] | None = None) -> None:
+    """Raises what :func:`read` would raise for the headers and the choice of a series; no pixel is read."""
+    notes: list[Note] = []
+    chosen, _ = choose(series_in(_one(path) if path.is_file() else _folder(path, notes)), series)
+    if chosen.broken is not None:
+        raise chosen.broken
+    arrange(chosen.frames, notes, spacing_mm)
+
+
 def _one(path: Path) -> list[tuple[Path, Header]]:
     with path.open("rb") as stream:
         head = stream.read(132)

@@ -15,6 +15,7 @@ from firstread.io.dicom.fields import Header
 from firstread.io.dicom.frames import Frame, frames_of
 from firstread.io.limits import shown
 
+CHOOSE = "choose with --series NUMBER or UID, or give a folder with that series alone"
 _DEGREE = np.cos(np.deg2rad(1.0))
 
 
@@ -73,13 +74,13 @@ def choose(found: list[Series], wanted: str | None) -> tuple[Series, list[Note]]
     studies = len({s.study_uid for s in found})
     if studies > 1:
         raise InputError(f"images of {studies} studies in one folder ({_listed(found)})", expected="one study, or one "
-                         "series chosen", remedy="choose with --series NUMBER or UID")
+                         "series chosen", remedy=CHOOSE)
     if len(found) == 1:
         return found[0], []
     cines = [s for s in found if s.slices >= 3 and s.phases >= 8]
     if len(cines) != 1:
         raise InputError(f"{len(found)} series in one folder ({_listed(found)})", expected="one series, or one that is "
-                         "clearly the cine stack", remedy="choose with --series NUMBER or UID")
+                         "clearly the cine stack", remedy=CHOOSE)
     return cines[0], [Note("series_chosen", f"The only cine stack of {len(found)} series was read "
                            f"({cines[0].told()}).")]
 
