@@ -49,3 +49,21 @@ def test_help_is_plain_text(verb):
 
 def test_help_says_what_arguments_are():
     assert "Name of the recipe." in firstread("train", "--help").stdout, "some versions of click drop it"
+
+
+@pytest.mark.parametrize("arguments, job, left", [
+    (("segment", "train", "data", "-o", "model"), "segment_train.train_segmenter", "is kept in the output folder"),
+    (("segment", "evaluate", "a", "b", "-o", "out"), "segment_evaluate.evaluate_to_folder", "nothing half-written"),
+])
+def test_control_c_is_exit_code_130_and_says_what_is_left(arguments, job, left, monkeypatch, capsys):
+    from firstread import cli
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"firstread.jobs.{job}", interrupted)
+    monkeypatch.setattr("sys.argv", ["firstread", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 130 and left in said and said.count("firstread:") == 1

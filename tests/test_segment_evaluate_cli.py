@@ -17,6 +17,7 @@ from firstread.core.geometry import Grid
 from firstread.core.records import HardLabels, Rows
 from firstread.io.nifti import write_labels
 from firstread.jobs.segment_evaluate import EvaluateSettings, evaluate_to_folder
+from firstread.trust.segmentation import ScoreSettings
 
 GRID = Grid.from_spacing((5, 16, 18), (4.0, 1.0, 1.0))
 
@@ -96,7 +97,7 @@ def test_labels_on_the_same_voxels_in_another_order_of_axes_are_turned_by_the_he
     save(folders / "truth" / "p3.nii.gz", volume())
     save(folders / "mine" / "p3.nii.gz", turned, GRID.permute((0, 2, 1)).flip("z").flip("x"))
     made = evaluate_to_folder(folders / "mine", folders / "truth", folders / "out")
-    assert made["warnings"] == [*before["warnings"], "1 predictions lie on the voxels of their truth with axes in "
+    assert made["warnings"] == [*before["warnings"], "1 prediction lies on the voxels of its truth with axes in "
                                 "another order or sense (p3): turned as their headers say."]
     with (folders / "out" / "metrics.csv").open() as file:
         assert {float(row["dice"]) for row in csv.DictReader(file) if row["case"] == "p3"} == {1.0}
@@ -158,3 +159,49 @@ def test_names_that_do_not_fit_are_refused(folders):
         evaluate_to_folder(folders / "empty" / "p2.nii.gz", folders / "empty" / "p2.nii.gz", folders / "new")
     with pytest.raises(OutputError, match="already holds a result"):
         evaluate_to_folder(mine, truth, folders / "out")
+
+
+def test_a_label_that_most_subjects_lack_is_measured_where_it_is(folders):
+    """Label 2 in the truth of p4 alone, added to p1 (two scans) and p2."""
+    for name in ("p1_ED", "p1_ES", "p2", "p3"):
+        only = volume()
+        only[only == 2] = 0
+        save(folders / "truth" / f"{name}.nii.gz", only)
+        if name == "p3":
+            save(folders / "mine" / f"{name}.nii.gz", only)
+    done = CliRunner().invoke(app, ["segment", "evaluate", str(folders / "mine"), str(folders / "truth"), "-o",
+                                    str(folders / "out")])
+    note = ("label 2 is in the truth of 1 of 4 subjects: its means are over that one. In 2 of the others the result "
+            "shows it.")
+    assert done.exit_code == 0 and note in done.output, done.output
+    made = json.loads((folders / "out" / "metrics.json").read_text())
+    assert note in made["warnings"] and "most subjects lack" in made["conventions"]
+    found = made["labels"][1]["summary"]
+    assert found["dice"]["mean"] == 1 and found["dice"]["subjects"] == 1 and found["dice"]["lower"] is None
+    assert found["hd95_mm"]["mean"] == 0 and found["predicted_ml"]["subjects"] == 4
+    with (folders / "out" / "metrics.csv").open() as stream:
+        rows = [row["dice"] for row in csv.DictReader(stream) if row["name"] == "label 2"]
+    assert sorted(rows) == ["", "0", "0", "0", "1"]
+    agree = evaluate_to_folder(folders / "mine", folders / "truth", folders / "agree",
+                               EvaluateSettings(scores=ScoreSettings(both_empty="agree")))
+    assert agree["labels"][1]["summary"]["dice"]["mean"] == 0.5 and agree["warnings"] == []
+
+
+def test_nothing_measured_is_said_in_words(folders):
+    empty = torch.zeros_like(volume())
+    for name in ("p1_ED", "p1_ES", "p2", "p3", "p4"):
+        save(folders / "mine" / f"{name}.nii.gz", empty)
+        save(folders / "truth" / f"{name}.nii.gz", empty)
+    done = CliRunner().invoke(app, ["segment", "evaluate", str(folders / "mine"), str(folders / "truth"), "-o",
+                                    str(folders / "out"), "--labels", "a,b"])
+    assert done.exit_code == 0 and "None" not in done.output and "no Dice: in no case" in done.output
+
+
+def test_empty_folders_say_which_files_are_taken(tmp_path):
+    for name in ("mine", "truth"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=r"no label files in mine; expected .*\.nii\.gz, \.nii, DICOM SEG"):
+        evaluate_to_folder(tmp_path / "mine", tmp_path / "truth", tmp_path / "out")
+    save(tmp_path / "truth" / "p1.nii.gz", volume())
+    with pytest.raises(InputError, match=r"for p1 \(1 case\)"):
+        evaluate_to_folder(tmp_path / "mine", tmp_path / "truth", tmp_path / "out")

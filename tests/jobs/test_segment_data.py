@@ -95,9 +95,25 @@ def test_intervals_are_over_patients_not_cases():
 
     few, many = scored(1), scored(50)
     assert few == many and few["a"]["lower"] < few["a"]["mean"] < few["a"]["upper"] and few["a"]["patients"] == 4
-    assert few["b"]["mean"] is None and few["b"]["reason"] == "in no case"
+    assert few["b"]["mean"] is None and few["b"]["reason"] == "in the truth of no patient"
     two = scored(1, patients=2)["mean of classes"]
     assert two["mean"] == 0.55 and two["lower"] is None and "three" in two["reason"]
+
+
+def test_a_class_that_most_patients_lack_is_measured_where_it_is():
+    rows = [{"patient": f"p{k}", "dice": {"a": 0.9, "b": 0.0}, "absent": ["b"]} for k in range(3)]
+    rows.append({"patient": "p3", "dice": {"a": 0.9, "b": 0.6}, "absent": []})
+    found = summary(rows, ["a", "b"])
+    b = found["b"]
+    assert (b["mean"], b["lower"], b["patients"], b["having"], b["asked"]) == (0.6, None, 1, 1, 4)
+    assert b["reason"].startswith("in 1 of 4 patients; ")
+    assert found["mean of classes"]["mean"] == round((3 * 0.9 + 0.75) / 4, 4)
+    half = [*rows, {"patient": "p4", "dice": {"a": 0.9, "b": 0.6}}, {"patient": "p5", "dice": {"b": 0.6}}]
+    assert summary(half, ["b"])["b"]["mean"] == 0.3  # as segment evaluate: 0 where only the result has it
+    most = [{**row, "dice": {"b": 0.0}, "absent": ["b"]} for row in rows]
+    assert summary(most, ["b"])["b"]["mean"] is None
+    many = [{"patient": f"q{k}", "dice": {"b": 0.5 + k / 10 if k < 3 else None}} for k in range(9)]
+    assert summary(many, ["b"])["b"]["reason"] == "in 3 of 9 patients" and summary(many, ["b"])["b"]["lower"] == 0.5
 
 
 def shape_of(shape, spacing, **about):

@@ -18,20 +18,21 @@ from firstread.jobs.segment_train import TrainSettings, train_segmenter
 NAMES = ("background", "cavity", "wall")
 
 
-def ring(seed: int, slices: int = 6) -> torch.Tensor:
+def ring(seed: int, slices: int = 6, *, alike: bool = False) -> torch.Tensor:
+    """alike: of one size, moved by whole pixels."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     place = 15 + 2 * torch.randn(slices, 2, 1, 1, generator=generator)
     radius = 4 + torch.rand(slices, 1, 1, generator=generator)
+    if alike:
+        place, radius = place.round(), torch.full_like(radius, 4.5)
     far = ((y - place[:, 0]) ** 2 + (x - place[:, 1]) ** 2).sqrt()
     return torch.where(far < radius, 1, torch.where(far < radius + 3, 2, 0)).to(torch.uint8)
 
 
-@pytest.fixture
-def data(tmp_path):
-    home = tmp_path / "data"
+def write_rings(home, **kind):
     for number in range(4):
-        label = ring(number)[None, None, None]
+        label = ring(number, **kind)[None, None, None]
         grid = Grid.from_spacing((6, 32, 32), (8.0, 2.0, 2.0))
         for part in ("images", "labels"):
             (home / part).mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,11 @@ def data(tmp_path):
         write_labels(home / "labels" / f"p{number}.nii.gz", HardLabels(Rows.subjects(1), label, grid, NAMES))
     (home / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cavity": 1, "wall": 2}}))
     return home
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_rings(tmp_path / "data")
 
 
 def test_drawn_maps_are_a_data_set_like_the_one_they_came_from(data, tmp_path):
@@ -59,6 +65,26 @@ def test_drawn_maps_are_a_data_set_like_the_one_they_came_from(data, tmp_path):
     assert torch.equal(read(tmp_path / "again" / "labels" / "shape0003.nii.gz").data,
                        read(tmp_path / "out" / "labels" / "shape0003.nii.gz").data)
     with pytest.raises(OutputError, match="already holds"):
+        shapes_to_folder(data, tmp_path / "out")
+
+
+def test_it_is_said_where_nothing_varies_and_in_which_unit(data, tmp_path):
+    def said(source, out):
+        done = CliRunner().invoke(app, ["segment", "shapes", str(source), "-o", str(out), "--draw", "2"])
+        assert done.exit_code == 0, done.output
+        return done.output, json.loads((out / "shapes.json").read_text())
+
+    text, made = said(write_rings(tmp_path / "alike", alike=True), tmp_path / "one")
+    assert "Nothing varies" in text and "All 2 label maps drawn are that one shape" in text
+    assert made["warnings"] and made["unit"] == "mm" and ": one shape; 2 label maps" in text
+    text, made = said(data, tmp_path / "many")
+    assert made["warnings"] == [] and "Nothing varies" not in text and "…" not in text
+    assert f"{made['modes']} modes, " in text and " mm per point" in text and "2 label maps drawn" in text
+
+
+def test_values_that_dataset_json_does_not_name_are_refused(data, tmp_path):
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cavity": 1}}))
+    with pytest.raises(InputError, match=r"label values \[2\] that dataset.json does not name"):
         shapes_to_folder(data, tmp_path / "out")
 
 

@@ -141,8 +141,11 @@ def test_damaged_checkpoints_and_weights_are_said_to_be(data, tmp_path, monkeypa
     checkpoint = tmp_path / "model" / "training" / "fold_all.pt"
     good = checkpoint.read_bytes()
     checkpoint.write_bytes(good[: len(good) // 2])
-    with pytest.raises(FormatError, match="does not fit"):
-        train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
+    for cut in (good[: len(good) // 2], b""):
+        checkpoint.write_bytes(cut)
+        with pytest.raises(FormatError, match=r"damaged checkpoint.*this one fold\) begins anew") as said:
+            train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
+        assert str(said.value).startswith(str(checkpoint)) and "Error" not in str(said.value)
     checkpoint.write_bytes(good)
     train_segmenter(data, tmp_path / "model", TrainSettings(plan=plan))
     weights = tmp_path / "model" / "fold_all.safetensors"
@@ -222,7 +225,7 @@ def test_bad_data_is_one_clear_sentence(data, tmp_path):
     nibabel.save(nibabel.Nifti1Image(colours, picture.affine), image)
     refuses(InputError, "p1_frame1")
     image.unlink()
-    refuses(InputError, "without their pair")
+    refuses(InputError, "1 file without a partner")
 
 
 def test_one_patient_cannot_be_split(tmp_path):

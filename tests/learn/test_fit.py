@@ -109,14 +109,18 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     fit(network(), batches, loss, steps=2, checkpoint=tmp_path / "a.pt")
     with pytest.raises(FormatError, match="same settings"):
         fit(network(), batches, loss, steps=3, checkpoint=tmp_path / "a.pt")
-    with pytest.raises(FormatError, match="does not fit"):
+    with pytest.raises(FormatError, match="of another model"):
         fit(nn.Linear(3, 1), batches, loss, steps=2, checkpoint=tmp_path / "a.pt")
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
-    (tmp_path / "a.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(FormatError, match=r"remove a\.pt"):
-        fit(network(), batches, loss, steps=2, checkpoint=tmp_path / "a.pt")
+    fit(network(), batches, loss, steps=2, checkpoint=tmp_path / "a.pt")
+    whole = (tmp_path / "a.pt").read_bytes()
+    for damaged in (b"no checkpoint", b"", whole[:100], whole[:-30], whole[: len(whole) // 2]):
+        (tmp_path / "a.pt").write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"a\.pt, a damaged checkpoint.*remove that file") as said:
+            fit(network(), batches, loss, steps=2, checkpoint=tmp_path / "a.pt")
+        assert str(tmp_path / "a.pt") in str(said.value)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):

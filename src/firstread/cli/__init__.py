@@ -1,4 +1,5 @@
-"""The command line: verbs, thin, a file for each group. Every mistake of a user is one sentence and exit code 2."""
+"""The command line: verbs, thin, a file for each group. Every mistake of a user is one sentence and exit code 2;
+Ctrl-C is one sentence and exit code 130."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ INTERRUPTED = 130  # what typer answers to Ctrl-C
 
 
 def main() -> None:
-    """Entry point: run, and turn every user's mistake into one sentence and exit code 2."""
+    """Entry point: run, and turn every user's mistake into one sentence and exit code 2, Ctrl-C into one and 130."""
     from firstread.core.errors import FirstreadError
 
     keep_freed_memory()
@@ -46,10 +47,21 @@ def main() -> None:
             raise
         _fail(shown())
     if code == INTERRUPTED:
-        _fail("Interrupted: nothing half-written is left. Run the same command again.")
+        _fail(_interrupted(sys.argv[1:]), INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(text: str) -> NoReturn:
+def _interrupted(arguments: list[str]) -> str:
+    """What is left when Ctrl-C ends a command: of a training what it learned, of all else nothing.
+
+    >>> _interrupted(["segment", "train", "data", "-o", "model"])
+    'Interrupted: what was done is kept in the output folder. The same command goes on.'
+    """
+    if arguments[:1] == ["train"] or arguments[:2] == ["segment", "train"]:
+        return "Interrupted: what was done is kept in the output folder. The same command goes on."
+    return "Interrupted: nothing half-written is left. Run the same command again."
+
+
+def _fail(text: str, code: int = 2) -> NoReturn:
     typer.echo(f"firstread: {text}", err=True)
-    sys.exit(2)
+    sys.exit(code)

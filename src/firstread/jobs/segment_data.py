@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Integer
@@ -42,12 +43,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class DataSet:
-    """names: of label values where stated; ignored: the value of voxels that nobody decided on."""
+    """names: of label values where stated; ignored: the value of voxels that nobody decided on; named: ``dataset.json``
+    names the classes, so that no other value may occur."""
 
     samples: tuple[Sample, ...]
     names: Mapping[int, str] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     ignored: int | None = None
+    named: bool = False
 
 
 def find_data(source: Path) -> DataSet:
@@ -69,7 +72,7 @@ def find_data(source: Path) -> DataSet:
         raise InputError(f"no data set in {source.name}", expected=_LAYOUTS, remedy="arrange the files like that")
     if not found.samples:
         raise InputError(f"no images with labels in {source.name}", expected=_LAYOUTS, remedy="check the folder")
-    return _with_segments(found)
+    return _with_segments(replace(found, named=any(found.names)))
 
 
 def _with_segments(found: DataSet) -> DataSet:
@@ -84,6 +87,34 @@ def _with_segments(found: DataSet) -> DataSet:
     pairs = tuple(values.items())
     samples = tuple(replace(s, segments=pairs) if own else s for s, own in zip(found.samples, files, strict=True))
     return replace(found, samples=samples, names=found.names or values_used(values))
+
+
+def check_named(data: DataSet, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse label values that ``dataset.json``, where it names classes, does not name: most often they are slips.
+
+    cases: ``name`` and ``voxels`` by value, as a fingerprint's ``each``. Raises InputError that names case and values.
+
+    >>> check_named(DataSet((), {1: "liver"}, named=True), [{"name": "p1", "voxels": {"0": 9, "1": 3}}])
+    """
+    allowed = {0, *data.names, *(() if data.ignored is None else (data.ignored,))}
+    strange = {case["name"]: values for case in cases
+               if (values := sorted(int(v) for v in case["voxels"] if int(v) not in allowed))}
+    if not data.named or not strange:
+        return
+    first, values = next(iter(strange.items()))
+    known = ", ".join(f"{v} ({name})" for v, name in sorted({0: "background", **data.names}.items()))
+    raise InputError(first + (f" and {counted(len(strange) - 1, 'other case')}" if len(strange) > 1 else "")
+                     + f": label values {values} that dataset.json does not name", expected=f"some of {known}",
+                     remedy="correct the labels, or name the values in dataset.json")
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in words.
+
+    >>> counted(1, "case"), counted(2, "case")
+    ('1 case', '2 cases')
+    """
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def patient_of(name: str) -> str:
@@ -185,7 +216,7 @@ def _paired(images: Path, labels: Path) -> tuple[Sample, ...]:
     lonely = sorted(set(here) ^ set(there))
     if lonely:
         shown = ", ".join(lonely[:3]) + " …" * (len(lonely) > 3)
-        raise InputError(f"{len(lonely)} files without their pair ({shown})",
+        raise InputError(f"{counted(len(lonely), 'file')} without a partner ({shown})",
                          expected="an image and a label of the same name", remedy="complete or remove them")
     return tuple(Sample(name, patient_of(name), (path,), there[name]) for name, path in here.items())
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from firstread.core.errors import FirstreadError, InputError
 from firstread.core.provenance import file_hash, versions
 from firstread.io.folder import check_free, new_folder
-from firstread.jobs.segment_data import patient_of
+from firstread.jobs.segment_data import counted, patient_of
 from firstread.jobs.segment_pairs import label_names, pair_files, read_pair, segment_names
+from firstread.jobs.segment_rare import Shown, shown_in
 from firstread.report.evaluation import MARKER, SCHEMA, STATEMENT, Row, Worst, mistakes, write
 from firstread.trust.segmentation import METRICS, ScoreSettings, compare_methods, score_labels, summarize
 
@@ -52,20 +53,21 @@ def evaluate_to_folder(predictions: Path, truths: Path, folder: Path, settings: 
     names = None if settings.labels is None else label_names(settings.labels)
     pairs = pair_files(predictions, truths)
     second = None if settings.against is None else _named_second(pair_files, settings.against, truths)
-    rows, worst, notes = _score(pairs, names, settings.scores, progress)
+    rows, worst, notes, shown = _score(pairs, names, settings.scores, progress)
     document: dict[str, Any] = {
         "schema": SCHEMA, "statement": STATEMENT, "predictions": predictions.name, "truths": truths.name,
         "predictions_sha256": file_hash(predictions), "truths_sha256": file_hash(truths),
         "cases": len({row.case for row in rows}), "subjects": len({row.subject for row in rows}),
         "metrics": {name: {"title": METRICS[name].title, "unit": METRICS[name].unit}
                     for name in settings.scores.metrics},
-        "settings": asdict(settings.scores), "conventions": _conventions(settings.scores), "warnings": list(notes),
-        "labels": _summaries(rows, settings), "comparison": None, "versions": versions()}
+        "settings": asdict(settings.scores), "conventions": _conventions(settings.scores),
+        "warnings": [*notes, *_rare_notes(rows, shown)], "labels": _summaries(rows, shown, settings),
+        "comparison": None, "versions": versions()}
     if settings.against is not None and second is not None:
         progress(f"against {settings.against.name}")
-        others, _, more = _named_second(_score, second, names, settings.scores, progress)
+        others, _, more, _ = _named_second(_score, second, names, settings.scores, progress)
         document["comparison"] = {"against": settings.against.name, "against_sha256": file_hash(settings.against),
-                                  "labels": _differences(rows, others, settings)}
+                                  "labels": _differences(rows, others, shown, settings)}
         document["warnings"] += [note for note in more if note not in notes]
     document["seconds"] = round(time.perf_counter() - started, 1)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
@@ -82,10 +84,11 @@ def _named_second(work: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | None, settings: ScoreSettings,
-           progress: Progress) -> tuple[list[Row], list[Worst], list[str]]:
-    """Rows of all cases, labels that a case lacks included; pictures of the worst; notes."""
+           progress: Progress) -> tuple[list[Row], list[Worst], list[str], dict[int, Shown]]:
+    """Rows of all cases, labels that a case lacks included; pictures of the worst; notes; whom each label is in."""
     segments, called = segment_names(pairs.values(), names)
     made: list[tuple[str, int, dict[int, dict[str, float]]]] = []
+    present: list[tuple[str, set[int], set[int]]] = []
     known, strange, flat, turned, worst = set(names or ()), {}, [], [], []
     for number, (case, (predicted, true)) in enumerate(pairs.items(), start=1):
         progress(f"{number} of {len(pairs)}  {case}")
@@ -98,6 +101,7 @@ def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | No
             raise InputError(f"{case}: the truth has label values {sorted(values[0] - known)}",
                              expected=f"those of --labels: {sorted(known)}", remedy="name all of them")
         known |= values[0]
+        present.append((patient_of(case), values[0], values[1]))
         strange |= {value: case for value in sorted(values[1]) if value not in strange}
         if spacing is None:
             flat.append(case)
@@ -123,11 +127,27 @@ def _score(pairs: Mapping[str, tuple[Path, Path]], names: Mapping[int, str] | No
             found = scores.get(value) or score_labels(nothing, nothing, [value], spacing_mm=absent,
                                                       settings=settings)[value]
             rows.append(Row(case, patient_of(case), frame, value, called.get(value, f"label {value}"), found))
-    notes = [f"{len(flat)} cases state no spacing: nothing in mm or mL is measured there."] if flat else []
+    notes = [f"{counted(len(flat), 'case')} state{'s' * (len(flat) == 1)} no spacing: nothing in mm or mL is measured "
+             "there."] if flat else []
     if turned:
-        notes.append(f"{len(turned)} predictions lie on the voxels of their truth with axes in another order or sense "
+        one = len(turned) == 1
+        notes.append(f"{counted(len(turned), 'prediction')} {'lies' if one else 'lie'} on the voxels of "
+                     f"{'its' if one else 'their'} truth with axes in another order or sense "
                      f"({', '.join(turned[:3])}{' …' * (len(turned) > 3)}): turned as their headers say.")
-    return rows, worst, notes
+    shown = {value: shown_in((subject, value in truths, value in results) for subject, truths, results in present)
+             for value in known} if settings.both_empty == "absent" else {}
+    return rows, worst, notes, shown
+
+
+def _rare_notes(rows: Sequence[Row], shown: Mapping[int, Shown]) -> list[str]:
+    names = {row.label: row.name for row in rows}
+    return [note for value, about in sorted(shown.items()) if (note := about.note(names[value]))]
+
+
+def _value(row: Row, metric: str, shown: Mapping[int, Shown]) -> float:
+    """What counts in means: of a label that most subjects lack, volumes aside, only the subjects that have it."""
+    left_out = row.label in shown and row.subject in shown[row.label].left_out
+    return math.nan if left_out and not math.isnan(METRICS[metric].best) else row.values[metric]
 
 
 def _ranked(worst: list[Worst], case: str, frame: int, scores: Mapping[int, Mapping[str, float]], truth: Tensor,
@@ -143,18 +163,19 @@ def _ranked(worst: list[Worst], case: str, frame: int, scores: Mapping[int, Mapp
     return sorted([*worst, one], key=lambda w: w.value)[:SHOWN]
 
 
-def _summaries(rows: Sequence[Row], settings: EvaluateSettings) -> list[dict[str, Any]]:
+def _summaries(rows: Sequence[Row], shown: Mapping[int, Shown], settings: EvaluateSettings) -> list[dict[str, Any]]:
     table = []
     for value, name in dict.fromkeys((row.label, row.name) for row in rows):
         chosen = [row for row in rows if row.label == value]
-        summary = {metric: _plain(asdict(summarize([row.values[metric] for row in chosen],
+        summary = {metric: _plain(asdict(summarize([_value(row, metric, shown) for row in chosen],
                                                    [row.subject for row in chosen], seed=settings.seed)))
                    for metric in settings.scores.metrics}
         table.append({"value": value, "name": name, "summary": summary})
     return table
 
 
-def _differences(rows: Sequence[Row], others: Sequence[Row], settings: EvaluateSettings) -> list[dict[str, Any]]:
+def _differences(rows: Sequence[Row], others: Sequence[Row], shown: Mapping[int, Shown], settings: EvaluateSettings
+                 ) -> list[dict[str, Any]]:
     """Ours minus the others' by label and metric, with what the interval says."""
     second = {(row.case, row.frame, row.label): row.values for row in others}
     table = []
@@ -162,7 +183,7 @@ def _differences(rows: Sequence[Row], others: Sequence[Row], settings: EvaluateS
         chosen = [row for row in rows if row.label == value]
         entry: dict[str, Any] = {}
         for metric in settings.scores.metrics:
-            pairs = [(row.values[metric], second.get((row.case, row.frame, value), {}).get(metric, math.nan))
+            pairs = [(_value(row, metric, shown), second.get((row.case, row.frame, value), {}).get(metric, math.nan))
                      for row in chosen]
             try:
                 found, subjects = compare_methods([a for a, _ in pairs], [b for _, b in pairs],
@@ -185,10 +206,12 @@ def _verdict(metric: str, lower: float, upper: float) -> str:
 def _conventions(settings: ScoreSettings) -> str:
     both = {"absent": "no number, left out of the mean", "agree": "full agreement (Dice 1, 0 mm)"}[settings.both_empty]
     one = {"worst": "the diagonal of the image", "absent": "none"}[settings.one_empty]
+    rare = " Of a label that most subjects lack, volumes aside, only the subjects that have it count." \
+        if settings.both_empty == "absent" else ""
     lesions = f" Lesions are matched one to one, intersection over union above {settings.minimum_iou:g}." \
         if settings.lesions else ""
     return (f"HD95: {settings.definition}. NSD within {settings.tolerance_mm:g} mm. A label that neither has: {both}; "
-            f"that only one has: overlaps 0, distances {one}.{lesions} Each subject counts once: the mean of its "
+            f"that only one has: overlaps 0, distances {one}.{rare}{lesions} Each subject counts once: the mean of its "
             "cases.")
 
 

@@ -18,7 +18,7 @@ from firstread.core.records import Image
 from firstread.io.dicom.seg_read import grid_of, open_seg, seg_files
 from firstread.io.label_files import names_in_header, read_mask_folder
 from firstread.io.open import read as open_file
-from firstread.jobs.segment_data import ENDINGS
+from firstread.jobs.segment_data import ENDINGS, counted
 from firstread.jobs.segment_seg import phases_of, placed, require_numbers, values_of, values_used
 
 
@@ -56,11 +56,11 @@ def pair_files(predictions: Path, truths: Path) -> dict[str, tuple[Path, Path]]:
                                 (sorted(set(here) - set(there)), truths, "truth")):
         if names:
             raise InputError(f"no {what} in {folder.name} for {', '.join(names[:3])}{' …' * (len(names) > 3)} "
-                             f"({len(names)} cases)", expected="a file of the same name in both folders",
+                             f"({counted(len(names), 'case')})", expected="a file of the same name in both folders",
                              remedy="complete them, or take the others out")
     if not here:
-        raise InputError(f"no label files in {predictions.name}", expected=f"files ending in {', '.join(ENDINGS[:2])}",
-                         remedy="check the folder")
+        raise InputError(f"no label files in {predictions.name}", expected=f"files ending in {', '.join(ENDINGS[:2])}, "
+                         "DICOM SEG, or a folder of masks for each case", remedy="check the folder")
     return {name: (path, there[name]) for name, path in here.items()}
 
 

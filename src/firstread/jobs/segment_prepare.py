@@ -17,7 +17,7 @@ from torch import Tensor
 
 from firstread.analyze.trained import prepared
 from firstread.core.errors import FirstreadError, InputError, OutputError, SignalError
-from firstread.jobs.segment_data import DataSet, Sample, class_indices, load_sample
+from firstread.jobs.segment_data import DataSet, Sample, class_indices, counted, load_sample
 from firstread.learn.fingerprint import CaseFacts, case_facts, fingerprint
 from firstread.learn.patches import PreparedCase, find_places
 from firstread.nets.plan import Plan
@@ -50,8 +50,8 @@ def fingerprint_of(data: DataSet, *, progress: Progress) -> dict[str, Any]:
                               remedy="repair the image")
         facts.append(case_facts(sample.name, sample.patient, image.data[0], values, image.grid))
     if not any(value not in (0, data.ignored) for f in facts for value in f.voxels):
-        raise InputError(f"labels of {len(facts)} cases that are background everywhere", expected="voxels of one class "
-                         "or more", remedy="check that these are the labels")
+        raise InputError(f"labels of {counted(len(facts), 'case')} that are background everywhere",
+                         expected="voxels of one class or more", remedy="check that these are the labels")
     channels = {len(f.intensity) for f in facts}
     if len(channels) > 1:
         raise InputError(f"cases of {sorted(channels)} channels", expected="the same channels for all",

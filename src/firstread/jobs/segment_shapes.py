@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from firstread.core.provenance import versions
 from firstread.core.records import HardLabels, Image, Rows
 from firstread.io.folder import check_free, new_folder
 from firstread.io.nifti import write_image
-from firstread.jobs.segment_data import class_indices, find_data, load_sample
+from firstread.jobs.segment_data import check_named, class_indices, counted, find_data, load_sample
 from firstread.jobs.segment_predict import write_values
 from firstread.jobs.segment_prepare import fingerprint_of
 from firstread.learn.augment import change_brightness
@@ -29,6 +29,7 @@ from firstread.learn.planning import plan_for
 from firstread.learn.shape_prior import LabelShapes
 from firstread.nets.plan import AugmentationPlan, Plan
 from firstread.ops.arrange import Arrangement
+from firstread.ops.shape_model import ShapeModel
 
 MARKER, SCHEMA = "shapes.json", "firstread.segment-shapes/1"
 SCANNER = AugmentationPlan(blur_chance=1.0, blur_voxels=0.8, bias_chance=1.0, noise_chance=1.0, noise_sd=0.1)
@@ -56,7 +57,9 @@ def shapes_to_folder(source: Path, folder: Path, settings: ShapeSettings | None 
     settings = settings or ShapeSettings()
     check_free(folder, marker=MARKER, overwrite=overwrite)
     data = find_data(source)
-    plan = plan_for(fingerprint_of(data, progress=progress), ignored_value=data.ignored)
+    found = fingerprint_of(data, progress=progress)
+    check_named(data, found["each"])
+    plan = plan_for(found, ignored_value=data.ignored)
     pixels: list[tuple[float, float, float]] = []
 
     def maps() -> Iterator[Integer[Tensor, "row *space"]]:
@@ -72,27 +75,42 @@ def shapes_to_folder(source: Path, folder: Path, settings: ShapeSettings | None 
 
     next(maps())
     pixel = pixels[0]
-    progress(f"points of {len(data.samples)} cases")
+    progress(f"points of {counted(len(data.samples), 'case')}")
     shapes = LabelShapes.fit(maps(), len(plan.classes), pixel[-plan.dims:], share=settings.share)
     drawn = shapes.draw(settings.draw, Key(settings.seed, "shapes").generator(0), limit=settings.limit)
     model = shapes.model
+    unit = "mm" if found["millimetres"] else "voxels"
+    warnings = notes_of(model, pixel[-plan.dims:], drawn=settings.draw)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         for part in ("images", "labels"):
             (work / part).mkdir()
         _write_drawn(work, drawn, plan, pixel, settings.seed)
-        _picture(work / "modes.png", shapes)
+        _picture(work / "modes.png", shapes, unit)
         names = {c.name: c.value for c in plan.classes}
         (work / "dataset.json").write_text(json.dumps({"labels": names, "channel_names": {"0": "painted"}}) + "\n",
                                            encoding="utf-8")
         document = {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "classes": names,
                     "axes": "zyx"[-plan.dims:], "spacing": list(pixel[-plan.dims:]),
-                    "points": len(model.mean), "modes": len(model.variance),
+                    "unit": unit, "points": len(model.mean), "modes": len(model.variance),
                     "sd": [round(v, 4) for v in model.variance.sqrt().tolist()],
                     "sd_per_point": [round(v, 4) for v in (model.variance / len(model.mean)).sqrt().tolist()],
                     "mean": model.mean.tolist(), "directions": model.modes.tolist(),
-                    "drawn": settings.draw, "seed": settings.seed, "versions": versions()}
+                    "drawn": settings.draw, "seed": settings.seed, "warnings": warnings, "versions": versions()}
         (work / MARKER).write_text(json.dumps(document) + "\n", encoding="utf-8")
     return document
+
+
+def notes_of(model: ShapeModel, pixel: Sequence[float], *, drawn: int = 0) -> list[str]:
+    """What to say of a model whose points vary by less than a tenth of a pixel (standard deviation, root mean square
+    over points): the labels that it was made of are one shape.
+
+    >>> notes_of(ShapeModel(torch.zeros(9, 2), torch.zeros(1, 9, 2), torch.zeros(1)), (1.5, 1.5))
+    ['Nothing varies: the labelled shapes differ by less than a tenth of a pixel per point.']
+    """
+    if float((model.variance.sum() / len(model.mean)).sqrt()) >= 0.1 * min(pixel):
+        return []
+    copies = f" All {drawn} label maps drawn are that one shape." if drawn > 1 else ""
+    return [f"Nothing varies: the labelled shapes differ by less than a tenth of a pixel per point.{copies}"]
 
 
 def paint(labels: Integer[Tensor, "*space"], classes: int, generator: Generator) -> Float[Tensor, "*space"]:
@@ -116,7 +134,7 @@ def _write_drawn(work: Path, drawn: Integer[Tensor, "row *space"], plan: Plan, p
                      HardLabels(Rows.subjects(1), label, grid, plan.names), [c.value for c in plan.classes])
 
 
-def _picture(path: Path, shapes: LabelShapes) -> None:
+def _picture(path: Path, shapes: LabelShapes, unit: str) -> None:
     """Outlines at -2, 0 and 2 standard deviations of the first modes, of volumes seen along their first axis."""
     from matplotlib.figure import Figure
 
@@ -132,7 +150,7 @@ def _picture(path: Path, shapes: LabelShapes) -> None:
                 axes.plot(loop[:, -1], loop[:, -2], "-" if outline.shape[-1] == 2 else ".", color=colour, linewidth=1,
                           markersize=2)
         each = float((model.variance[mode] / len(model.mean)).sqrt())
-        axes.set_title(f"mode {mode + 1}: {each:.2g} per point", fontsize=9)
+        axes.set_title(f"mode {mode + 1}: {each:.2g} {unit} per point", fontsize=9)
         axes.set_aspect("equal")
         axes.invert_yaxis()
         axes.axis("off")

@@ -16,15 +16,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from firstread.chains.trained import CARD, PLAN, SCHEMA, is_trained, trained_network
-from firstread.core.errors import FormatError, InputError, OutputError
+from firstread.chains.trained import CARD, PLAN, SCHEMA, trained_network
+from firstread.core.errors import InputError
 from firstread.core.provenance import versions, weights_hash
-from firstread.jobs.segment_data import DataSet, find_data
+from firstread.jobs.segment_data import DataSet, check_named, counted, find_data
 from firstread.jobs.segment_fold import SELF, trained_fold
-from firstread.jobs.segment_prepare import data_hash, fingerprint_of, newest, plan_hash, prepare_cases
-from firstread.jobs.segment_validate import split_patients, summary, validate
+from firstread.jobs.segment_folder import (
+    FINGERPRINT,
+    STATE,
+    WORK,
+    check_folder,
+    check_planned,
+    check_state,
+    clear,
+    goes_on,
+    is_finished,
+    make_folder,
+    read_json,
+    same_files,
+    state_of,
+    write_whole,
+)
+from firstread.jobs.segment_prepare import annotated_of, data_hash, fingerprint_of, plan_hash, prepare_cases
+from firstread.jobs.segment_validate import shown_of, split_patients, summary, validate
 from firstread.jobs.segment_weights import start_from
-from firstread.learn.fingerprint import SCHEMA as FINGERPRINT
+from firstread.learn.fingerprint import SCHEMA as FACTS
 from firstread.learn.patches import PreparedCase
 from firstread.learn.planning import plan_for
 from firstread.nets.build import build_network
@@ -34,7 +50,6 @@ from firstread.report.segment_training import write_page
 from firstread.zoo.store import load
 
 Progress = Callable[[str], None]
-WORK, STATE = "training", "state.json"
 
 
 @dataclass(frozen=True)
@@ -61,19 +76,27 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
     for a folder that holds something else, SettingError for a plan that makes no training.
     """
     settings = settings or TrainSettings()
-    _check_folder(folder, overwrite)
+    check_folder(folder, overwrite)
     data = find_data(source)
     stated = _stated_plan(folder, settings)
     if not settings.only_plan:
         _check_start(data, stated, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    found = _fingerprint(data, folder, progress)
+    found = _fingerprint(data, folder, progress, anew=overwrite and not same_files(folder, data))
+    check_named(data, found["each"])
     plan = _plan(found, data, stated, settings)
-    work = folder / WORK
-    if not settings.only_plan:
+    for sample in data.samples:
+        annotated_of(sample, plan)
+    work, state = folder / WORK, state_of(plan, data, settings.start)
+    if settings.only_plan:
+        check_planned(folder, plan)
+        if (work / STATE).is_file() and not overwrite:
+            check_state(folder, state)
+    else:
         _check_start(data, plan, settings)
-    if not settings.only_plan or (work / STATE).is_file():
-        _check_state(work, plan, data, settings)
+        if overwrite and not goes_on(folder, state):  # what can be refused is known to be right by now
+            clear(folder)
+        check_state(folder, state)
+    write_whole(folder / FINGERPRINT, json.dumps(found, indent=1, ensure_ascii=False))
     write_plan(plan, folder / PLAN)
     if settings.only_plan:
         return plan.as_dict()
@@ -85,7 +108,8 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
     started = time.perf_counter()
     for number, (held, name) in enumerate(zip(folds, names, strict=True)):
         training = [case for n, case in enumerate(cases) if n not in set(held)]
-        progress(f"fold {number + 1} of {len(folds)}: {len(training)} cases to train on, {len(held)} held out")
+        progress(f"fold {number + 1} of {len(folds)}: {counted(len(training), 'case')} to train on, {len(held)} held "
+                 "out")
         for called in missing_classes(cases, set(held), plan):
             unseen.append(f"Fold {number + 1} was trained without class {called}, which only its held-out cases show: "
                           "what was measured of it there says nothing.")
@@ -94,52 +118,36 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
                                start=settings.start, device=settings.device, workers=settings.workers)
         scores = work / f"{Path(name).stem}.json"
         if held and not scores.is_file():
-            progress(f"fold {number + 1}: segmenting {len(held)} held-out cases")
+            progress(f"fold {number + 1}: segmenting {counted(len(held), 'held-out case')}")
             made = validate(network.cpu(), plan, [data.samples[n] for n in held])
-            _write(scores, json.dumps([{**row, "fold": number} for row in made]))
-        rows += _read(scores) if held else []
+            write_whole(scores, json.dumps([{**row, "fold": number} for row in made]))
+        rows += read_json(scores, remedy="remove that file: this fold is measured anew") if held else []
     card = _card(plan, found, names, rows, data, folder, time.perf_counter() - started, settings)
     card["warnings"] += unseen
     if rows:
-        _write(folder / "cv.json", json.dumps({"schema": "firstread.segment-cv/1", "summary": card["validation"],
-                                               "warnings": card["warnings"], "cases": rows}, indent=1))
+        found_cv = {"schema": "firstread.segment-cv/1", "summary": card["validation"], "warnings": card["warnings"],
+                    "cases": rows}
+        write_whole(folder / "cv.json", json.dumps(found_cv, indent=1))
     write_page(folder / "page.html", plan.as_dict(), found, card, rows)
-    _write(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False))
+    write_whole(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False))
     shutil.rmtree(work, ignore_errors=True)
     return card
 
 
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file", expected="a folder for the model", remedy="choose another with -o")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not is_trained(folder) and not (folder / "fingerprint.json").is_file():
-        raise OutputError(f"{folder} holds other files", expected="a new or empty folder, or a model's",
-                          remedy="choose another with -o")
-    if overwrite:
-        for path in (CARD, "cv.json", "page.html"):  # the plan stays: it may have been edited
-            (folder / path).unlink(missing_ok=True)
-        for weights in folder.glob("fold_*.safetensors"):
-            weights.unlink()
-        shutil.rmtree(folder / WORK, ignore_errors=True)
-    elif (folder / CARD).is_file():
-        raise OutputError(f"{folder} already holds a trained model", expected="a new folder",
-                          remedy="choose another with -o, or add --overwrite")
-
-
-def _fingerprint(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
-    """The stored one where it is of these files, else a new one."""
-    path = folder / "fingerprint.json"
-    if path.is_file():
+def _fingerprint(data: DataSet, folder: Path, progress: Progress, *, anew: bool) -> dict[str, Any]:
+    """The stored one where it is of these files, else a new one, kept at once unless a finished model lies there."""
+    path = folder / FINGERPRINT
+    if path.is_file() and not anew:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found.get("schema") == FINGERPRINT and found.get("data") == data_hash(data):
+            if found.get("schema") == FACTS and found.get("data") == data_hash(data):
                 return found
         except (ValueError, AttributeError):
             progress("fingerprint.json cannot be read: made anew")
     found = fingerprint_of(data, progress=progress)
-    _write(path, json.dumps(found, indent=1, ensure_ascii=False))
+    make_folder(folder)
+    if not is_finished(folder):
+        write_whole(path, json.dumps(found, indent=1, ensure_ascii=False))
     return found
 
 
@@ -177,7 +185,7 @@ def _check_start(data: DataSet, plan: Plan | None, settings: TrainSettings) -> N
     patients = len({sample.patient for sample in data.samples})
     folds = settings.folds if settings.folds is not None else plan.training.folds if plan is not None else 0
     if folds == 1 or folds > patients:
-        raise InputError(f"{patients} patient{'s' * (patients != 1)} for {folds} fold{'s' * (folds != 1)}",
+        raise InputError(f"{counted(patients, 'patient')} for {counted(folds, 'fold')}",
                          expected="two folds or more, one patient or more in each", remedy="use fewer --folds; "
                          "--folds 0 trains one network on everything and validates nothing")
     network = build_network(plan) if plan is not None else None
@@ -186,29 +194,6 @@ def _check_start(data: DataSet, plan: Plan | None, settings: TrainSettings) -> N
             start_from(network, settings.start)
         else:
             load(settings.start)
-
-
-def _check_state(work: Path, plan: Plan, data: DataSet, settings: TrainSettings) -> None:
-    """What lies in the work folder must be of this plan and these files."""
-    state = {"plan": plan_hash(plan), "data": data_hash(data), "files": newest(data), "start": settings.start}
-    path = work / STATE
-    if path.is_file():
-        before = _read(path)
-        if before != state:
-            other = ", ".join(k for k in state if before.get(k) != state[k])
-            raise FormatError(f"a training that began with another {other}", expected="the same, to go on with it",
-                              remedy="restore it, choose another folder with -o, or start anew with --overwrite")
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(state))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path.parent.name}/{path.name}, which is damaged", expected="what an interrupted training "
-                          "left", remedy="remove that file, or start anew with --overwrite") from error
 
 
 def missing_classes(cases: Sequence[PreparedCase], held: Collection[int], plan: Plan) -> list[str]:
@@ -222,9 +207,10 @@ def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[s
           seconds: float, settings: TrainSettings) -> dict[str, Any]:
     """What the model is, what it was trained on, and how well it did."""
     few = [c for c in found["classes"] if c["value"] and c["patients"] < 2]
-    warnings = [f"Class {c['name']} is in {c['patients']} patient{'s' * (c['patients'] != 1)} only: what was measured "
+    warnings = [f"Class {c['name']} is in {counted(c['patients'], 'patient')} only: what was measured "
                 "of it says nothing about others." for c in few] if rows else [
                     "Trained on all patients: nothing was held out, nothing was validated."]
+    warnings += [note for name in plan.names[1:] if rows and (note := shown_of(rows, name).note(f"Class {name}"))]
     network = build_network(plan)
     if settings.start not in (None, SELF) and (left := start_from(network, settings.start)):
         warnings.append(f"Of the network {len(left)} parameters did not fit those of {settings.start} and began at "
@@ -239,10 +225,3 @@ def _card(plan: Plan, found: dict[str, Any], names: list[str], rows: list[dict[s
             "validated": "each case by the network that had not seen its patient; mean over patients, 95 % bootstrap "
                          "interval over patients" if rows else None,
             "warnings": warnings, "seconds": round(seconds, 1), "versions": versions()}
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)

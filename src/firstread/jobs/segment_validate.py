@@ -13,6 +13,7 @@ from firstread.analyze.trained import SegmentByPlan
 from firstread.core.records import Image, SoftLabels
 from firstread.jobs.segment_data import Sample, class_indices, load_sample
 from firstread.jobs.segment_prepare import annotated_of
+from firstread.jobs.segment_rare import Shown, shown_in
 from firstread.nets.plan import Plan
 from firstread.ops.regions import dice
 from firstread.trust.segmentation import summarize
@@ -40,6 +41,7 @@ def validate(network: nn.Module, plan: Plan, samples: Sequence[Sample]) -> list[
 def score(stage: Callable[[Image], SoftLabels], plan: Plan, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Dice of every annotated class of each sample, on its own grid, all frames together; None where neither has it.
 
+    ``absent`` are the annotated classes that the truth of a sample does not show: Dice 0 where the result does.
     stage: whose classes are the plan's, in their order.
     """
     known = {c.value: index for index, c in enumerate(plan.classes)}
@@ -52,26 +54,49 @@ def score(stage: Callable[[Image], SoftLabels], plan: Plan, samples: Sequence[Sa
         counted = truth != 255
         annotated = annotated_of(sample, plan)
         found_dice: dict[str, float | None] = {}
+        absent = []
         for index, name in enumerate(plan.names):
             if index == 0 or not bool(annotated[index]):
                 continue
             one, other = (found == index) & counted, truth == index
+            if not bool(other.any()):
+                absent.append(name)
             joined = (1, 1, -1)  # frames and slices in one volume
             empty = not bool(one.any() or other.any())
             found_dice[name] = None if empty else round(float(dice(one.reshape(joined), other.reshape(joined))), 5)
-        rows.append({"case": sample.name, "patient": sample.patient, "dice": found_dice})
+        rows.append({"case": sample.name, "patient": sample.patient, "dice": found_dice, "absent": absent})
     return rows
 
 
 def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     """Mean Dice by class and over classes with 95 % bootstrap intervals over patients, as plain values.
 
+    Of a class that most patients lack only the patients that have it count. patients: with a number; having, asked:
+    whose truth shows the class, and in whom it was looked for.
+
     >>> rows = [{"patient": p, "dice": {"a": d}} for p, d in (("one", 0.5), ("one", 0.7), ("two", 0.8))]
     >>> summary(rows, ["a"])["a"]["mean"]
     0.7
     """
-    table = {name: _over_patients(rows, [row["dice"].get(name) for row in rows], seed) for name in names}
-    return {**table, "mean of classes": _over_patients(rows, [_mean(row["dice"].values()) for row in rows], seed)}
+    shown = {name: shown_of(rows, name) for name in names}
+    counted = [{name: None if row["patient"] in shown[name].left_out else row["dice"].get(name) for name in names}
+               for row in rows]
+    table = {}
+    for name in names:
+        about, having = _over_patients(rows, [dice[name] for dice in counted], seed), len(shown[name].those)
+        if shown[name].left_out and not having:
+            about["reason"] = "in the truth of no patient"
+        elif shown[name].left_out:
+            about["reason"] = "; ".join(filter(None, (f"in {having} of {having + len(shown[name].lacking)} patients",
+                                                      about["reason"])))
+        table[name] = {**about, "having": having, "asked": having + len(shown[name].lacking)}
+    return {**table, "mean of classes": _over_patients(rows, [_mean(dice.values()) for dice in counted], seed)}
+
+
+def shown_of(rows: Sequence[Mapping[str, Any]], name: str) -> Shown:
+    """Which patients a class is shown in; rows: as of :func:`score`."""
+    return shown_in((row["patient"], row["dice"][name] is not None and name not in row.get("absent", ()),
+                     row["dice"][name] is not None) for row in rows if name in row["dice"])
 
 
 def _over_patients(rows: Sequence[Mapping[str, Any]], values: Sequence[float | None], seed: int) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def fit(model: nn.Module, batches: Callable[[int], Any], loss: Callable[[nn.Modu
     report: called with step and loss after each step, besides the progress bar.
 
     AdamW with a cosine learning rate. Modules whose parameters are all frozen stay in eval mode. Raises SignalError
-    when the loss is no number, FormatError for a checkpoint of other settings or of another model.
+    when the loss is no number, FormatError for a checkpoint that is damaged, of other settings or of another model.
     """
     if steps < 1 or not 0 <= averaging < 1:
         raise SettingError(f"{steps} steps, averaging {averaging}", expected="one step or more, averaging in [0, 1)",
@@ -139,21 +139,28 @@ def _resume(checkpoint: Path, settings: dict[str, Any], model: nn.Module, optimi
             average: dict[str, Tensor]) -> int:
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        before = saved["settings"]
-        other = {name: before.get(name) for name in settings if before.get(name) != settings[name]}
-        if other:
-            wanted = {name: settings[name] for name in other}
-            raise FormatError(f"a checkpoint made with {other}", expected=f"{wanted}",
-                              remedy=f"use the same settings, or remove {checkpoint.name} to start anew")
+        before, step = saved["settings"], int(saved["step"])
+    except PermissionError as error:
+        raise FormatError(f"{checkpoint}, which cannot be read ({error.strerror})", expected="a checkpoint that one "
+                          "may read", remedy="correct its permissions") from error
+    except (RuntimeError, KeyError, TypeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+        raise FormatError(f"{checkpoint}, a damaged checkpoint", expected="what an interrupted training left, whole",
+                          remedy="remove that file and run the same command: what it trained (in a cross-validation "
+                          "this one fold) begins anew at its first step") from error
+    other = {name: before.get(name) for name in settings if before.get(name) != settings[name]}
+    if other:
+        wanted = {name: settings[name] for name in other}
+        raise FormatError(f"a checkpoint made with {other}", expected=f"{wanted}",
+                          remedy=f"use the same settings, or remove {checkpoint} to start anew")
+    try:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         for name, value in saved["average"].items():
             average[name].copy_(value)
-        return int(saved["step"])
-    except (RuntimeError, KeyError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        raise FormatError(f"a checkpoint that does not fit ({type(error).__name__})",
-                          expected="one written by this recipe",
-                          remedy=f"remove {checkpoint.name} to start anew") from error
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise FormatError(f"{checkpoint}, a checkpoint of another model ({type(error).__name__})",
+                          expected="one written by this recipe", remedy="remove that file to start anew") from error
+    return step
 
 
 def _save(checkpoint: Path, state: dict[str, Any]) -> None:
