@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -106,6 +107,15 @@ def test_headers_far_apart_and_folds_are_said_on_the_page(files, tmp_path):
     assert found[0].text.startswith("a: The map folds in 80 voxels of 256")
     wrong = notes_of(folded, Transform(folded.matrix, 0 * field, grid), torch.ones(1, *grid.shape))
     assert [note.code for note in wrong] == ["not_inverted"]
+
+
+def test_an_unusable_image_is_named(files, tmp_path):
+    colours = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii.gz")
+    head, wrong = files["fixed head"], tmp_path / "rgb.nii.gz"
+    for pair in ((head, wrong), (wrong, head)):
+        with pytest.raises(InputError, match=r"rgb\.nii\.gz: a colour NIfTI file"):
+            register_to_folder(*pair, tmp_path / "out")
 
 
 def test_bad_input(files, tmp_path):

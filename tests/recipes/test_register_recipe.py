@@ -73,11 +73,13 @@ def test_a_network_that_knows_nothing_is_no_better_than_before_and_optimization_
 
 def test_the_page_says_what_was_measured():
     row = {"before": 6.0, "error": 0.5, "p95": 1.25, "inverse": 0.125, "folds": 0.0, "seconds": 4.0,
-           "dice before": 0.5, "dice": 0.875}
+           "dice before": 0.5, "dice": 0.875, "all back": 0.02, "most back": 0.5}
     heart = {"seconds": 4.0, "folds": 0.0, "folds in heart": 0.0}
     heart |= {f"{name}{when}": 0.75 for name in ("RV", "myocardium", "LV") for when in ("", " before", " onward")}
-    text = evidence_registration.page({"scan, rigid": [row, row]}, {"before": 0.6, "after": 0.9, "folds": 0.0,
-                                                                    "seconds": 1.0}, [heart, heart])
+    text = evidence_registration.page({"scan, rigid": [row, row], "scan, deformable": [row, row | {"most back": 0.75}]},
+                                      {"before": 0.6, "after": 0.9, "folds": 0.0, "seconds": 1.0, "all back": 0.01,
+                                       "most back": 0.25}, [heart, heart])
+    assert "scan, deformable: 0.020 and 0.75." in text and "0.010 mm on average, 0.25 at most" in text
     assert "0.50 (0.50 to 0.50)" in text and "0.875 (0.875 to 0.875)" in text and "0.750 (0.750 to 0.750)" in text
     assert "semi-simulated" in text and "pixels are the unit" in text
 

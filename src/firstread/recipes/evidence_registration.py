@@ -22,10 +22,12 @@ from torch import Tensor
 
 from firstread.analyze.register import Register
 from firstread.analyze.register_motion import TrackMotion
+from firstread.core.alignment import Alignment
 from firstread.core.errors import FirstreadError, InputError
 from firstread.core.geometry import Grid, Transform
 from firstread.core.records import Image, Rows
 from firstread.io.open import read as open_file
+from firstread.jobs.register_notes import round_trip
 from firstread.ops.regions import dice
 from firstread.ops.rigid import exponential as rigid
 from firstread.ops.separable import smooth
@@ -83,6 +85,7 @@ def known_map(volume: Image, labels: Tensor | None, seed: int, *, kind: str) -> 
     back = (apply(found.backward, apply(found.forward, places)) - places).norm(dim=-1)
     row = {"before": float((places - wanted).norm(dim=-1).mean()), "error": float(error.mean()),
            "p95": float(error.quantile(0.95)), "inverse": float(back.mean()), "seconds": seconds,
+           **there_and_back(found, grid),
            "folds": float((jacobian_determinant(found.forward, grid) <= 0).sum())}
     if labels is not None:
         truth, start, end = (warp(labels[None, None].float(), grid, t, grid, mode="nearest")[0, 0]
@@ -91,6 +94,12 @@ def known_map(volume: Image, labels: Tensor | None, seed: int, *, kind: str) -> 
         row |= {name: sum(float(dice(truth == v, seen == v)) for v in values) / len(values)
                 for name, seen in (("dice before", start), ("dice", end))}
     return row
+
+
+def there_and_back(found: Alignment, grid: Grid) -> Row:
+    """How far there and back again misses over all voxels, the air around the body included: mean and most, in mm."""
+    mean, most = round_trip(found.forward, found.backward, grid)
+    return {"all back": mean, "most back": most}
 
 
 def brain(path: Path) -> tuple[Image, Tensor]:
@@ -124,6 +133,7 @@ def slices(folder: Path) -> Row:
         return float(torch.corrcoef(torch.stack((one.data.flatten(), seen.flatten())))[0, 1])
 
     return {"before": correlation(Transform.identity()), "after": correlation(found.forward), "seconds": seconds,
+            **there_and_back(found, one.grid),
             "folds": float((jacobian_determinant(found.forward, one.grid) <= 0).sum())}
 
 
@@ -190,9 +200,16 @@ def page(maps: dict[str, list[Row]], pair: Row, patients: list[Row]) -> str:
         columns += [spread([row["inverse"] for row in rows], 3), f"{sum(row['folds'] for row in rows):.0f}"]
         columns += [spread([row[key] for row in rows], 3) if key in rows[0] else "" for key in ("dice before", "dice")]
         lines.append(f"| {name} | " + " | ".join(columns) + f" | {np.mean([row['seconds'] for row in rows]):.1f} |")
+    far = "; ".join(f"{name}: {np.mean([row['all back'] for row in rows]):.3f} and "
+                    f"{max(row['most back'] for row in rows):.2f}" for name, rows in maps.items()
+                    if name.endswith("deformable"))
+    if far:
+        lines += ["", "There and back over all voxels, the air around the body included (mean of the seeds, and "
+                  f"most of any voxel, mm): {far}."]
     lines += ["", "## Two brains in one slice each (r16, r64)", "",
               f"Real, no labels. Correlation {pair['before']:.3f} before, {pair['after']:.3f} after (affine, then "
-              f"deformable), {pair['folds']:.0f} folded pixels, {pair['seconds']:.1f} s.", ""]
+              f"deformable), {pair['folds']:.0f} folded pixels, {pair['seconds']:.1f} s. There and back over all "
+              f"pixels {pair['all back']:.3f} mm on average, {pair['most back']:.2f} at most.", ""]
     if patients:
         lines += ["## From end-systole to end-diastole (ACDC)", "",
                   f"Real, {len(patients)} patients. Contours drawn at end-systole, carried to end-diastole by the "
