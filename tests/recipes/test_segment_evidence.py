@@ -6,7 +6,7 @@ import torch
 from firstread.nets.plan import ClassPlan, NetworkPlan, Plan
 from firstread.recipes.evidence_segment import ARMS, NAMES, base_plan, curve_plan
 from firstread.recipes.heart_segment import network as heart_network
-from firstread.recipes.segment_tables import by_patient, difference, page
+from firstread.recipes.segment_tables import TITLES, by_patient, difference, page
 
 
 def rows(offset: float) -> list[dict]:
@@ -39,10 +39,11 @@ def test_the_page_states_its_budget_and_pairs():
     assert "| 1 | phantom | 0.200 [0.200, 0.200]; t" in text and "| 1 | self | 0.100 [0.100, 0.100]; t" in text
     assert "MONAI `UNet`" in text and "nnU-Net 2.8" not in text
     assert "| motion, threshold, roundest piece | 0.300 [0.300, 0.300]" in text
-    found["arms"]["nnunet"], found["cost"]["nnunet-0"] = rows(-0.5), {"parameters": 7_800_000, "all_s": 60.0}
+    for arm, change in (("nnunet", -0.7), ("equal", -0.5)):
+        found["arms"][arm], found["cost"][f"{arm}-0"] = rows(change), {"parameters": 7_800_000, "all_s": 60.0}
     text = page(found, NAMES[1:])
-    assert "50 steps, where they make 1000" in text and "| nnU-Net 2.8, its own trainer | 7.80 M |" in text
-    assert "| nnU-Net 2.8, its own trainer | 0.500 [0.500, 0.500]" in text
+    assert "50 steps, where they make 1000" in text and f"| {TITLES['nnunet']} | 7.80 M |" in text
+    assert f"| {TITLES['equal']} | 0.500 [0.500, 0.500]" in text and f"| {TITLES['nnunet']} | 0.7" not in text
 
 
 def test_our_arm_is_the_smaller_one_and_the_curve_takes_the_default_weight():

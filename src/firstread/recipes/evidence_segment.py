@@ -41,12 +41,12 @@ from firstread.recipes.evaluate_acdc import OURS, SPACING_MM
 from firstread.recipes.files import write_text
 from firstread.recipes.heart_segment import WIDTHS
 from firstread.recipes.segment_classical import METHODS, classical_rows
-from firstread.recipes.segment_nnunet import ARM, nnunet_rows
+from firstread.recipes.segment_nnunet import nnunet_rows
 from firstread.recipes.segment_tables import page
 
 NAMES = ("background", "LV cavity", "LV myocardium", "RV cavity")
 FOLDS, STEPS, BATCH, CURVE_FOLDS, CURVE_STEPS = 4, 400, 8, 5, 120
-NNUNET_STEPS = 50  # that take as long as STEPS of the others
+NNUNET_STEPS = {"nnunet": 50, "equal": STEPS}  # that take as long as STEPS of the others; as many
 PATCH, PIXEL_MM, CURVE_PATCH, CURVE_PIXEL_MM = (80, 80), 2.0, (96, 96), 1.5
 LABELLED, STARTS, PAINTING_STEPS = (1, 2, 5, 15), ("random", "phantom", "self"), 60
 ARMS = {"firstread": NetworkPlan(),
@@ -194,13 +194,14 @@ def evidence(folder: Path, work: Path, *, steps: int, curve_steps: int, draws: i
         write_text(stored, json.dumps(fingerprint_of(data, progress=_say)))
     plan = base_plan(json.loads(stored.read_text(encoding="utf-8")), steps=steps)
     arms = compare(data, plan, work)
-    if rows := nnunet_rows(data, plan, split_patients(data.samples, FOLDS), work, nnunet,
-                           iterations=NNUNET_STEPS, say=_say):
-        arms[ARM] = rows
+    for arm, count in NNUNET_STEPS.items():
+        if rows := nnunet_rows(data, plan, split_patients(data.samples, FOLDS), work, nnunet, arm=arm,
+                               iterations=count, say=_say):
+            arms[arm] = rows
     points = curve(data, curve_plan(plan, steps=curve_steps), work, draws=draws, labelled=labelled,
                    starts=starts) if curve_steps else {}
     seconds = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("*-*.json"))}
-    return {"plan": plan.as_dict(), "arms": arms, "nnunet_steps": NNUNET_STEPS,
+    return {"plan": plan.as_dict(), "arms": arms, "nnunet_steps": NNUNET_STEPS["nnunet"],
             "classical": without_learning(data, work), "curve": points, "curve_steps": curve_steps, "draws": draws,
             "painting_steps": PAINTING_STEPS, "patients": len({s.patient for s in data.samples}),
             "first": sorted({data.samples[n].patient for n in split_patients(data.samples, FOLDS)[0]}),

@@ -19,24 +19,24 @@ from firstread.recipes import nnunet_training
 from firstread.recipes.evaluate_acdc import SPACING_MM
 from firstread.recipes.files import write_text
 
-DATASET, NAME, ARM = 501, "Dataset501_Heart", "nnunet"
+DATASET, NAME = 501, "Dataset501_Heart"
 
 
 def nnunet_rows(data: DataSet, plan: Plan, folds: Sequence[Sequence[int]], work: Path, python: Path | None, *,
-                iterations: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+                arm: str, iterations: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Dice of every held-out scan, as ``jobs.segment_validate.score`` gives it, without flips.
 
-    Every fold is kept in ``work`` as ``nnunet-K.json``. python: where there are folds to be trained; without it, and
-    without those files, there are no rows.
+    Every fold is kept in ``work`` as ``ARM-K.json``, nnU-Net's own folders in ``work/ARM``. python: where there are
+    folds to be trained; without it, and without those files, there are no rows.
     """
     rows = []
     for number, held in enumerate(folds):
-        stored = work / f"{ARM}-{number}.json"
+        stored = work / f"{arm}-{number}.json"
         if not stored.is_file():
             if python is None:
                 return []
-            say(f"fold {number}, nnU-Net")
-            home = work / ARM
+            say(f"fold {number}, nnU-Net, {iterations} steps")
+            home = work / arm
             if not (home / "preprocessed" / NAME / "splits_final.json").is_file():
                 _prepare(data, plan, folds, home, python)
             made = _run(python, home, "train", "--fold", str(number), "--iterations", str(iterations))

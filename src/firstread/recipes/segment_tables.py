@@ -11,7 +11,8 @@ from firstread.trust.bootstrap import paired_difference, paired_t
 from firstread.trust.segmentation import summarize
 
 TITLES = {"firstread": "Firstread, residual encoder", "monai": "MONAI `UNet`, residual units",
-          "nnunet": "nnU-Net 2.8, its own trainer"}
+          "nnunet": "nnU-Net 2.8, its own trainer, as long as the others",
+          "equal": "nnU-Net 2.8, its own trainer, as many steps as the others"}
 CLASSICAL = {"automatic": ("motion, threshold, roundest piece", "both phases of the heartbeat"),
              "click": ("random walker", "one click for each structure and scan")}
 
@@ -85,7 +86,7 @@ def page(found: Mapping[str, Any], names: Sequence[str]) -> str:
     lines += ["", f"Paired per patient, {TITLES[first]} minus the others (bootstrap over patients; t):", "",
               f"| minus | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}",
               *(f"| {TITLES[arm]} | {' | '.join(difference(arms[first], rows, k) for k in keys)} |"
-                for arm, rows in arms.items() if arm != first), "",
+                for arm, rows in arms.items() if arm not in (first, "nnunet")), "",
               f"On the patients held out in the first fold alone, minus {TITLES[second]}, mean of classes: "
               f"{difference(*(_of(arms[arm], found['first']) for arm in (first, second)), None)}.", "",
               "One seed per fold: the interval is over patients, not over trainings.", ""]
@@ -106,8 +107,9 @@ def _about_nnunet(found: Mapping[str, Any]) -> list[str]:
     return ["**nnU-Net** runs its own planner, preprocessing, augmentation (mirroring too), loss, optimizer and "
             "trainer, told the patch, the batch and the pixels of this budget, on the same folds, for as long as the "
             f"others take: {found['nnunet_steps']} steps, where they make {found['plan']['training']['steps']}, since "
-            "its network is eight times as large and made for a GPU and a thousand epochs. So it shows what this "
-            "budget is worth to it, not what it can do. Its minutes are those of patches and steps alone; predicted "
+            "its network is eight times as large and made for a GPU and a thousand epochs; and with as many steps as "
+            "they. Its learning rate falls to zero over either, as over its thousand epochs. So it shows what these "
+            "budgets are worth to it, not what it can do. Its minutes are those of patches and steps alone; predicted "
             "without flips, as the others.", ""]
 
 
