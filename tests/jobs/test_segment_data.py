@@ -11,7 +11,7 @@ from firstread.core.errors import FormatError, InputError, SettingError, Unsuppo
 from firstread.jobs.segment_data import Sample, find_data
 from firstread.jobs.segment_predict import predict_to_folder
 from firstread.jobs.segment_train import TrainSettings, train_segmenter
-from firstread.jobs.segment_validate import split_patients, summary
+from firstread.jobs.segment_validate import counting, split_patients, summary
 from firstread.jobs.segment_weights import start_from
 from firstread.learn.planning import plan_for
 
@@ -108,6 +108,7 @@ def test_a_class_that_most_patients_lack_is_measured_where_it_is():
     assert (b["mean"], b["lower"], b["patients"], b["having"], b["asked"]) == (0.6, None, 1, 1, 4)
     assert b["reason"].startswith("in 1 of 4 patients; ")
     assert found["mean of classes"]["mean"] == round((3 * 0.9 + 0.75) / 4, 4)
+    assert [row["dice"]["b"] for row in counting(rows, ["a", "b"])] == [None, None, None, 0.6]
     half = [*rows, {"patient": "p4", "dice": {"a": 0.9, "b": 0.6}}, {"patient": "p5", "dice": {"b": 0.6}}]
     assert summary(half, ["b"])["b"]["mean"] == 0.3  # as segment evaluate: 0 where only the result has it
     most = [{**row, "dice": {"b": 0.0}, "absent": ["b"]} for row in rows]

@@ -38,7 +38,7 @@ from firstread.jobs.segment_folder import (
     write_whole,
 )
 from firstread.jobs.segment_prepare import annotated_of, data_hash, fingerprint_of, plan_hash, prepare_cases
-from firstread.jobs.segment_validate import shown_of, split_patients, summary, validate
+from firstread.jobs.segment_validate import counting, shown_of, split_patients, summary, validate
 from firstread.jobs.segment_weights import start_from
 from firstread.learn.fingerprint import SCHEMA as FACTS
 from firstread.learn.patches import PreparedCase
@@ -128,7 +128,7 @@ def train_segmenter(source: Path, folder: Path, settings: TrainSettings | None =
         found_cv = {"schema": "firstread.segment-cv/1", "summary": card["validation"], "warnings": card["warnings"],
                     "cases": rows}
         write_whole(folder / "cv.json", json.dumps(found_cv, indent=1))
-    write_page(folder / "page.html", plan.as_dict(), found, card, rows)
+    write_page(folder / "page.html", plan.as_dict(), found, card, counting(rows, plan.names[1:]))
     write_whole(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False))
     shutil.rmtree(work, ignore_errors=True)
     return card

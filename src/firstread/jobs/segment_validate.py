@@ -79,11 +79,10 @@ def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, seed: in
     0.7
     """
     shown = {name: shown_of(rows, name) for name in names}
-    counted = [{name: None if row["patient"] in shown[name].left_out else row["dice"].get(name) for name in names}
-               for row in rows]
+    counted = [row["dice"] for row in counting(rows, names)]
     table = {}
     for name in names:
-        about, having = _over_patients(rows, [dice[name] for dice in counted], seed), len(shown[name].those)
+        about, having = _over_patients(rows, [dice.get(name) for dice in counted], seed), len(shown[name].those)
         if shown[name].left_out and not having:
             about["reason"] = "in the truth of no patient"
         elif shown[name].left_out:
@@ -91,6 +90,13 @@ def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, seed: in
                                                       about["reason"])))
         table[name] = {**about, "having": having, "asked": having + len(shown[name].lacking)}
     return {**table, "mean of classes": _over_patients(rows, [_mean(dice.values()) for dice in counted], seed)}
+
+
+def counting(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows with None for what does not count: the Dice of patients that lack a class which most of them lack."""
+    left_out = {name: shown_of(rows, name).left_out for name in names}
+    return [{**row, "dice": {name: None if row["patient"] in left_out.get(name, ()) else value
+                             for name, value in row["dice"].items()}} for row in rows]
 
 
 def shown_of(rows: Sequence[Mapping[str, Any]], name: str) -> Shown:
