@@ -76,7 +76,7 @@ def made_up(gain: float, missing: int | None = None) -> list[list[dict]]:
 
 def test_differences_are_paired_and_whoever_lacks_a_number_leaves_all_arms():
     rows = {row.arm: row for row in tabulate(TINY, 4.0, {"fine-tuned": made_up(4.0), "joint": made_up(2.0)})}
-    assert rows["joint"].error == pytest.approx(rows["fine-tuned"].error / 2)
+    assert rows["joint"].error.value == pytest.approx(rows["fine-tuned"].error.value / 2)
     assert rows["joint"].error_difference.upper < 0 < -rows["joint"].width_difference.value
     assert rows["joint"].overlap == pytest.approx(80) and rows["joint"].dropped == 0
     fewer = tabulate(replace(TINY, test=40), 4.0, {"fine-tuned": made_up(4.0, missing=3), "joint": made_up(2.0)})
@@ -90,7 +90,7 @@ def test_joint_training_stands_beside_separate_training_whatever_the_baseline():
     made = {"separate": made_up(8.0), "fine-tuned": made_up(4.0), "joint": made_up(2.0)}
     found = joint_rows(three, 4.0, made)
     [row] = found["separate"]
-    assert row.arm == "joint" and row.error_difference.value == pytest.approx(row.error - 4 * row.error)
+    assert row.arm == "joint" and row.error_difference.value == pytest.approx(-3 * row.error.value)
     page = report(three, tabulate(three, 4.0, made), "the command", joint=found)
     assert f"| 4 | {row.nrmse_difference.text(3)} | 0.0 [0.0, 0.0] | {row.error_difference.text()} |" in page
     assert joint_rows(replace(three, baseline="separate"), 4.0, made) == {}

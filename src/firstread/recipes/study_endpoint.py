@@ -186,8 +186,8 @@ def width_difference(first: Float[Tensor, "subject seed"], second: Float[Tensor,
 class Row:
     """One arm at one acceleration, means over subjects and seeds; Dice in per cent, EF in points.
 
-    The last four are differences to the baseline, paired by subject and seed (95 %, over both); width: of 90 % split
-    conformal intervals; dropped: subjects whose EF some arm could not measure.
+    The last four are differences to the baseline, paired by subject and seed; intervals are of 95 %, over both. width:
+    of 90 % split conformal intervals; dropped: subjects whose EF some arm could not measure.
     """
 
     acceleration: float
@@ -195,9 +195,9 @@ class Row:
     arm: str
     nrmse: float
     overlap: float
-    error: float
+    error: Estimate
     bias: float
-    width: float
+    width: Estimate
     dropped: int
     nrmse_difference: Estimate
     overlap_difference: Estimate
@@ -216,11 +216,11 @@ def tabulate(study: Study, acceleration: float, made: Mapping[str, Sequence[Sequ
     error = {arm: values[kept] for arm, values in error.items()}
     overlap = {arm: 100 * table(arm, *(f"Dice {name}" for name in NAMES[1:]))[kept] for arm in study.arms}
     nrmse = {arm: table(arm, "NRMSE")[kept] for arm in study.arms}
-    ends = {arm: by_the_others(values.T) for arm, values in error.items()}
+    nothing = torch.zeros_like(error[study.baseline])
     base = study.baseline
     return [Row(acceleration, study.lines(acceleration), arm, nrmse[arm].mean().item(), overlap[arm].mean().item(),
-                error[arm].abs().mean().item(), -error[arm].mean().item(), (ends[arm][1] - ends[arm][0]).mean().item(),
-                int((~kept).sum()),
+                paired_difference(error[arm].abs(), nothing), -error[arm].mean().item(),
+                width_difference(error[arm], nothing), int((~kept).sum()),
                 paired_difference(nrmse[arm], nrmse[base]), paired_difference(overlap[arm], overlap[base]),
                 paired_difference(error[arm].abs(), error[base].abs()),
                 width_difference(error[arm], error[base])) for arm in study.arms]
@@ -248,16 +248,20 @@ def report(study: Study, rows: Sequence[Row], command: str, name: str = "endpoin
 
 
 def picture(rows: Sequence[Row], path: Path) -> None:
-    """EF error and interval width against lines per frame, a line for each arm."""
+    """EF error and interval width against lines per frame, with 95 % intervals; the arms side by side."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    for arm in dict.fromkeys(row.arm for row in rows):
-        own = sorted((row.lines, row.error, row.width) for row in rows if row.arm == arm)
-        for axis, column in zip(axes, (1, 2), strict=True):
-            axis.plot([entry[0] for entry in own], [entry[column] for entry in own], marker="o", label=arm)
+    arms = list(dict.fromkeys(row.arm for row in rows))
+    for place, arm in enumerate(arms):
+        own = sorted((row for row in rows if row.arm == arm), key=lambda row: row.lines)
+        beside = [row.lines * 1.04 ** (place - (len(arms) - 1) / 2) for row in own]
+        for axis, found in zip(axes, ([row.error for row in own], [row.width for row in own]), strict=True):
+            sides = [[e.value - e.lower for e in found], [e.upper - e.value for e in found]]
+            axis.errorbar(beside, [e.value for e in found], [[max(0.0, v) for v in side] for side in sides],
+                          marker="o", markersize=5, elinewidth=1, label=arm)
     lines = sorted({row.lines for row in rows})
     for axis, label in zip(axes, ("mean absolute EF error (points)", "width of 90 % intervals (points)"), strict=True):
         axis.set(xlabel="heartbeats per slice (lines per frame)", ylabel=label, xscale="log", yscale="log")
