@@ -76,7 +76,7 @@ def test_every_scan_is_scored_with_and_without_clicks(data):
 def test_results_of_nnunet_are_kept_and_a_python_without_it_is_said(data, tmp_path):
     plan = Plan(classes=tuple(ClassPlan(n, k) for k, n in enumerate(NAMES)), mode="2.5d", spacing_mm=(None, 2.0, 2.0),
                 patch=(80, 80))
-    said = {"iterations": 1, "say": lambda text: None}
+    said = {"arm": "nnunet", "iterations": 1, "say": lambda text: None}
     assert nnunet_rows(data, plan, [[0], [1]], tmp_path, None, **said) == []
     for number in range(2):
         (tmp_path / f"nnunet-{number}.json").write_text(json.dumps({"rows": [{"case": number}]}))
