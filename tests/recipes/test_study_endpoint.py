@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from firstread.acquire.sampling import StoredMask
-from firstread.core.errors import InputError, SettingError
+from firstread.core.errors import SettingError
 from firstread.io import pattern
 from firstread.recipes import study_endpoint
 from firstread.recipes.endpoint import Setting
@@ -16,6 +16,7 @@ from firstread.recipes.study_endpoint import (
     Study,
     by_the_others,
     joint_rows,
+    main,
     report,
     run,
     tabulate,
@@ -115,10 +116,11 @@ def test_the_interval_of_a_difference_of_widths_holds_zero_where_there_is_none()
     assert wide.lower > 0 and wide.value == pytest.approx(found.value + 3 * width_difference(first, 0 * first).value)
 
 
-def test_a_network_of_other_classes_and_a_budget_below_the_centre_are_refused_before_any_work(tmp_path):
+def test_a_network_of_other_classes_and_a_budget_below_the_centre_are_refused_before_any_work(tmp_path, capsys):
     (tmp_path / "net.py").write_text("import torch\ndef bad():\n    return torch.nn.Conv2d(3, 2, 1)\n")
-    with pytest.raises(InputError, match=r"makes \(2, 2, 64, 64\)"):
-        replace(TINY, setting=replace(TINY.setting, network=f"{tmp_path / 'net.py'}:bad"))
+    asked = ["-o", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--patch", "64", "--network"]
+    assert main([*asked, f"{tmp_path / 'net.py'}:bad"]) == 2 and "makes (2, 2, 64, 64)" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists() and not (tmp_path / "out").exists()
     with pytest.raises(SettingError, match="centre"):
         replace(TINY, accelerations=(4.0, 64.0))
 

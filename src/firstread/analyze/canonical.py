@@ -29,8 +29,7 @@ def to_ras(data: Float[Tensor, "*before z y x"], grid: Grid) -> tuple[Tensor, Ca
         raise GeometryError("an image without the patient's orientation for a network trained on turned images",
                             expected="a grid of frame 'patient'", remedy="give a file that states its orientation")
     order, axes, turned = _turn(grid, _RAS)
-    lead = data.ndim - 3
-    out = data.permute(*range(lead), *(lead + a for a in order)).flip(axes)
+    out = _laid(data, order, axes)
 
     def undo(tensor: Tensor) -> Tensor:
         ahead = tensor.ndim - 3
@@ -55,8 +54,7 @@ def onto(data: Shaped[Tensor, "*before z y x"], grid: Grid, target: Grid) -> Ten
     order, axes, turned = _turn(grid, _directions(target).T)
     if not turned.same_as(target, tolerance_mm=0.1 * float(target.spacing_mm.min())):
         return None
-    lead = data.ndim - 3
-    return data.permute(*range(lead), *(lead + a for a in order)).flip(axes)
+    return _laid(data, order, axes)
 
 
 def _turn(grid: Grid, wanted: Float[Tensor, "3 3"]) -> tuple[tuple[int, int, int], list[int], Grid]:
@@ -70,6 +68,12 @@ def _turn(grid: Grid, wanted: Float[Tensor, "3 3"]) -> tuple[tuple[int, int, int
             axes.append(-1 - number)
             turned = turned.flip(name)
     return order, axes, turned
+
+
+def _laid(data: Tensor, order: tuple[int, int, int], axes: list[int]) -> Tensor:
+    """The last three axes in another order, then some of them flipped."""
+    lead = data.ndim - 3
+    return data.permute(*range(lead), *(lead + a for a in order)).flip(axes)
 
 
 def _directions(grid: Grid) -> Float[Tensor, "3 3"]:

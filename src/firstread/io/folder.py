@@ -22,16 +22,7 @@ def check_free(folder: Path, *, marker: str, overwrite: bool) -> None:
 
     Raises OutputError.
     """
-    try:
-        for path in (folder, *folder.absolute().parents):
-            if path.exists() and not path.is_dir():
-                raise OutputError(f"{path} is a file", expected="a folder for the result",
-                                  remedy="choose another with -o")
-        parent = _existing_parent(folder.resolve().parent)
-        os.rmdir(tempfile.mkdtemp(prefix=".firstread-", dir=parent))  # permission bits do not tell everything
-    except OSError as error:
-        raise OutputError(f"{folder}, where nothing can be written ({error.strerror})", expected="a writable folder",
-                          remedy="choose another with -o") from error
+    check_writable(folder, beside=True)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / marker).is_file():
@@ -40,6 +31,23 @@ def check_free(folder: Path, *, marker: str, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(f"{folder} already holds a result", expected="a new or empty folder",
                           remedy="choose another with -o, or add --overwrite")
+
+
+def check_writable(folder: Path, *, beside: bool) -> None:
+    """Refuse, before any work, a folder in which nothing can be written, or with ``beside`` nothing beside it.
+
+    Raises OutputError, for a file in its place too.
+    """
+    try:
+        for path in (folder, *folder.absolute().parents):
+            if path.exists() and not path.is_dir():
+                raise OutputError(f"{path} is a file", expected="a folder for the result",
+                                  remedy="choose another with -o")
+        at = _existing_parent(folder.resolve().parent if beside else folder.resolve())
+        os.rmdir(tempfile.mkdtemp(prefix=".firstread-", dir=at))  # permission bits do not tell everything
+    except OSError as error:
+        raise OutputError(f"{folder}, where nothing can be written ({error.strerror})", expected="a writable folder",
+                          remedy="choose another with -o") from error
 
 
 @contextmanager

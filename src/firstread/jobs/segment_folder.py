@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from firstread.chains.trained import CARD, PLAN, is_trained
 from firstread.core.errors import FormatError, OutputError
+from firstread.io.folder import check_writable
 from firstread.jobs.segment_data import DataSet
 from firstread.jobs.segment_prepare import data_hash, newest, plan_hash
 from firstread.nets.plan import Plan
@@ -24,14 +23,7 @@ _OTHER = {"plan": "another plan", "data": "other images or labels", "files": "ot
 def check_folder(folder: Path, overwrite: bool) -> None:
     """Refuse, before any work, a folder that cannot be written, holds something else, or a finished model that nobody
     said to replace. Changes nothing. Raises OutputError."""
-    try:
-        at = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not at.is_dir():
-            raise OutputError(f"{at} is a file", expected="a folder for the model", remedy="choose another with -o")
-        os.rmdir(tempfile.mkdtemp(prefix=".firstread-", dir=at))  # permission bits do not tell everything
-    except OSError as error:
-        raise OutputError(f"{folder}, where nothing can be written ({error.strerror})", expected="a writable folder",
-                          remedy="choose another with -o") from error
+    check_writable(folder, beside=False)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not is_trained(folder) and not (folder / FINGERPRINT).is_file():

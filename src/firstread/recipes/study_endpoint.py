@@ -93,8 +93,6 @@ class Study:
                                remedy="correct --baseline, --arms, --test, --skip, --seeds, --first-seed or --steps")
         for acceleration in self.accelerations:
             self.lines(acceleration)  # raises for a budget below the centre, before hours of work
-        if self.setting.network is not None:
-            check_network(open_network(self.setting.network), patch=self.setting.patch)
 
     def at(self, acceleration: float) -> Setting:
         """The setting of one acceleration."""
@@ -311,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             setting = replace(setting, fraction=asked.fraction)
         study = Study(setting, tuple(asked.accelerations), tuple(asked.arms), asked.seeds, asked.steps, asked.test,
                       asked.baseline, asked.skip, asked.first_seed)
+        if asked.network is not None:
+            check_network(open_network(asked.network), patch=asked.patch)
         unsaid = ("output", "work", "device", "accelerations")
         shown = vars(asked) | {"network": asked.network and f"FOLDER/{Path(asked.network).name}"}
         words = [word for name, value in shown.items()
