@@ -30,6 +30,7 @@ from firstread.trust.segmentation import summarize
 
 VESSELS: dict[str, tuple[tuple[float, ...], ...]] = {
     "frangi": ((2.0,), (1.5, 2.5)), "tophat": ((1.0, 2.5), (1.0, 3.0)), "lines": ((2.5,), (3.0,))}
+TITLES = {"frangi": "Frangi", "tophat": "black top-hat", "lines": "line detector (Nguyen)"}
 SHARES = tuple(np.round(np.arange(0.09, 0.155, 0.01), 3).tolist())
 SMALLEST = (0, 30, 80)
 PUBLISHED = (
@@ -137,10 +138,9 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
              "within the field of view. Scales, share of pixels and smallest piece are chosen for the best Dice on one "
              "half of the images (in order of number) and tested on the other, both ways. Mean over images, 95 % "
              "bootstrap interval over images.", "", "| method | Dice | clDice | AUC |", "|---|---|---|---|"]
-    titles = {"frangi": "Frangi", "tophat": "black top-hat", "lines": "line detector (Nguyen)"}
     for method, rows in fundus.items():
         cells = [summarize(values, names) for values in rows.values()]
-        lines.append(f"| {titles[method]} | " + " | ".join(f"{c.mean:.3f} [{c.lower:.3f}, {c.upper:.3f}]"
+        lines.append(f"| {TITLES[method]} | " + " | ".join(f"{c.mean:.3f} [{c.lower:.3f}, {c.upper:.3f}]"
                                                            for c in cells) + " |")
     lines += ["", "Published, of DRIVE's 20 test images, for orientation only: " + "; ".join(PUBLISHED) + ".", "",
               "## Lesions from a click", "",

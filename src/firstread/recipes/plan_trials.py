@@ -1,0 +1,112 @@
+"""Trainings by several plans on the same folds of one data set, each kept in a work folder and scored by patient."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from firstread.analyze.trained import SegmentByPlan
+from firstread.core.geometry import Grid
+from firstread.jobs.segment_data import DataSet, class_indices, load_sample
+from firstread.jobs.segment_fold import trained_fold
+from firstread.jobs.segment_prepare import plan_hash, prepare_cases
+from firstread.jobs.segment_validate import split_patients
+from firstread.learn.patches import PreparedCase
+from firstread.nets.plan import Plan
+from firstread.recipes.files import write_text
+from firstread.trust.agreement import Estimate
+from firstread.trust.bootstrap import paired_difference
+from firstread.trust.segmentation import by_subject, summarize
+
+Row = dict[str, Any]
+Measure = Callable[[Float[Tensor, "classes z y x"], Integer[Tensor, "z y x"], Grid], dict[str, float]]
+"""Probabilities, true classes (255: nobody decided) and grid of one image to its numbers, NaN where there is none."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What all trainings share. plans: by name, of which the first is what others are compared with."""
+
+    data: DataSet
+    plans: Mapping[str, Plan]
+    measure: Measure
+    work: Path
+
+    def run(self, seeds: Sequence[int], *, say: Say) -> dict[str, list[Row]]:
+        """The rows of every plan: each image by the network of each seed that had not seen its patient.
+
+        Seed by seed, so that a run that is stopped has whole comparisons.
+        """
+        made: dict[str, list[Row]] = {name: [] for name in self.plans}
+        first = next(iter(self.plans.values()))
+        cases = prepare_cases(self.data, first, self.work / "cases", progress=say)
+        folds = split_patients(self.data.samples, first.training.folds)
+        for seed in seeds:
+            for name, plan in self.plans.items():
+                seeded = replace(plan, training=replace(plan.training, seed=100 * seed))
+                for number, held in enumerate(folds):
+                    training = [case for n, case in enumerate(cases) if n not in held]
+                    made[name] += self._fold(f"{name}-{seed}-{number}", seeded, training, held, number, seed, say)
+        return made
+
+    def _fold(self, name: str, plan: Plan, cases: Sequence[PreparedCase], held: Sequence[int], number: int, seed: int,
+              say: Say) -> list[Row]:
+        stored = self.work / f"{name}.json"
+        if stored.is_file():
+            document = json.loads(stored.read_text(encoding="utf-8"))
+            if document["plan"] == plan_hash(plan):
+                return document["rows"]
+        say(name)
+        weights, began = self.work / f"{name}-{plan_hash(plan)}.safetensors", time.process_time()
+        network = trained_fold(cases, plan, weights, weights.with_suffix(".pt"), number)
+        seconds = time.process_time() - began
+        stage = SegmentByPlan(networks=[network], plan=plan).eval()
+        rows = [{**self._scored(stage, plan, n), "seed": seed} for n in held]
+        parameters = sum(p.numel() for p in network.parameters())
+        write_text(stored, json.dumps({"plan": plan_hash(plan), "rows": rows, "train_s": round(seconds, 1),
+                                       "parameters": parameters}))
+        weights.with_suffix(".pt").unlink(missing_ok=True)
+        return rows
+
+    def _scored(self, stage: SegmentByPlan, plan: Plan, number: int) -> Row:
+        sample = self.data.samples[number]
+        image, values = load_sample(sample)
+        truth = class_indices(values, {c.value: k for k, c in enumerate(plan.classes)}, plan.ignored_value, sample.name)
+        with torch.no_grad():
+            probability = stage(image).data[0, 0]
+        return {"case": sample.name, "patient": sample.patient,
+                **{k: round(v, 5) for k, v in self.measure(probability, truth[0], image.grid).items()}}
+
+    def cost(self, name: str) -> tuple[float, float]:
+        """Parameters in millions, and CPU minutes of training for a seed, all folds."""
+        kept = [json.loads(path.read_text(encoding="utf-8")) for path in self.work.glob(f"{name}-*-*.json")]
+        seeds = len(kept) / next(iter(self.plans.values())).training.folds
+        return kept[0]["parameters"] / 1e6, sum(k["train_s"] for k in kept) / 60 / seeds
+
+
+def mean_text(rows: Sequence[Row], metric: str, digits: int = 3) -> str:
+    """Mean over patients, each the mean of all images and seeds, with a 95 % bootstrap interval over patients."""
+    found = summarize([row[metric] for row in rows], [row["patient"] for row in rows])
+    return Estimate(found.mean, found.lower, found.upper).text(digits)
+
+
+def difference_text(rows: Sequence[Row], others: Sequence[Row], metric: str, digits: int = 3) -> str:
+    """Mean of ``rows`` minus ``others`` over patients, with a 95 % bootstrap interval over patients."""
+    one, two = (by_subject([row[metric] for row in side], [row["patient"] for row in side]) for side in (rows, others))
+    shared = sorted(set(one) & set(two))
+    first, second = (torch.tensor([[side[p]] for p in shared], dtype=torch.float64) for side in (one, two))
+    return paired_difference(first, second).text(digits)
+
+
+def of_seed(rows: Sequence[Row], seed: int) -> list[Row]:
+    """The rows of one seed."""
+    return [row for row in rows if row["seed"] == seed]
