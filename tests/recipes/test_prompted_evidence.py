@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from firstread.analyze.random_walk import RandomWalker
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.recipes import evidence_prompted as recipe
@@ -31,21 +32,35 @@ def subject():
     return Image(Rows.subjects(1), data[None, None, None], Grid.from_spacing((3, 32, 32), (5.0, 1.0, 1.0))), truth
 
 
+METHODS = {"random walker": RandomWalker, "network": RandomWalker}
+
+
 def test_scores_are_dice_and_kept(subject, tmp_path):
     image, truth = subject
-    found = recipe.score("one", image, truth)
+    found = recipe.score("one", image, truth, RandomWalker())
     assert found.ellipse > 0.9 and set(found.slice) == set(found.volume) == set(recipe.KINDS)
     assert min(*found.slice.values(), *found.volume.values()) > 0.93
     labels = torch.where(truth, 1, 0)
-    first = recipe.heart_scores([("one", lambda: (image, labels))], tmp_path, lambda text: None)
-    assert list(json.loads((tmp_path / "one.json").read_text())) == ["LV cavity"]
+    cases, names = [(name, lambda: (image, labels)) for name in ("a", "b", "c")], {1: "LV cavity"}
+    first = recipe.all_scores(cases, METHODS, tmp_path, lambda text: None, names=names)
+    assert list(json.loads((tmp_path / "a network.json").read_text())) == ["LV cavity"]
 
     def never():
         raise AssertionError("read again")
 
-    assert recipe.heart_scores([("one", never)], tmp_path, lambda text: None) == first
-    text = recipe.page(first, {}, {"a lesion": [found]})
-    assert text.count("| 1 |") == 2 and "simulated" in text
+    kept = [(name, never) for name, _ in cases]
+    assert recipe.all_scores(kept, METHODS, tmp_path, lambda text: None, names=names) == first
+    one = {"a lesion": {method: rows[:1] for method, rows in first["LV cavity"].items()}}
+    text = recipe.page(first, first, first, one)
+    assert text.count("| LV cavity | 3 | network |") == 3 and text.count("| a lesion | 1 | network |") == 1
+    assert text.count("| LV cavity | 0.000 [0.000, 0.000]") == 3 and "simulated" in text
+
+
+def test_the_largest_contour_of_a_patient():
+    small, large = (recipe.Slice("p", torch.rand(32, 32), disc(r)[0]) for r in (4, 7))
+    image, labels = recipe.read_largest([small, large])
+    assert torch.equal(labels[0] == 1, large.cavity) and torch.equal(image.data[0, 0, 0, 0], large.image)
+    assert image.grid.shape == (1, 32, 32)
 
 
 def test_patients_have_intervals_and_single_cases_none():

@@ -2,32 +2,82 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
+from firstread.analyze.prompt_channels import CHANNELS
+from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import Propagate, SegmentPrompted
 from firstread.analyze.prompting import Promptable
 from firstread.analyze.random_walk import RandomWalker
 from firstread.analyze.sam import PromptedSam
+from firstread.core.errors import FormatError, InputError
 from firstread.core.prompts import Prompts
 from firstread.core.records import Image
 from firstread.core.stage import Chain
+from firstread.nets.resunet import ResUNet
 from firstread.zoo.sam import read_sam
+from firstread.zoo.store import load
+
+WALKER, NETWORK = "walker", "prompt"
+DEFAULT = WALKER
 
 
-def open_promptable(model: Path | None = None, *, prepared: Literal["auto", "sam", "medsam"] = "auto",
+def open_promptable(model: str | Path | None = None, *, prepared: Literal["auto", "sam", "medsam"] = "auto",
                     reach_mm: float = 50.0) -> Promptable:
-    """The method: the random walker where no ``model`` is given, else SAM or MedSAM from a local file or folder.
+    """The method: ``walker`` (the random walker), ``prompt`` (the default weight) or another weight of its recipe by
+    its .safetensors file, else SAM or MedSAM from a local file or folder; :data:`DEFAULT` where nothing is said.
 
-    prepared: how the network was trained to see images, which no checkpoint tells; ``auto``: ``medsam`` where the name
-    of the file says so, else ``sam``. reach_mm: of the random walker, how far from a click the object may reach.
-    Raises SettingError for a reach of zero, InputError and FormatError as :func:`~firstread.zoo.sam.read_sam`.
+    prepared: how SAM's network was trained to see images, which no checkpoint tells; ``auto``: ``medsam`` where the
+    name of the file says so, else ``sam``. reach_mm: of the walker and the network, how far from a click the object may
+    reach. Raises SettingError for a reach of zero, InputError and FormatError as
+    :func:`~firstread.zoo.sam.read_sam` and :func:`~firstread.zoo.store.load`.
     """
-    if model is None:
+    chosen = DEFAULT if model is None else str(model)
+    if chosen == WALKER:
         return RandomWalker(reach_mm=reach_mm)
+    path = Path(chosen)
+    if chosen == NETWORK or is_own(path):
+        return PromptedNetwork(network=prompt_network(path if path.suffix else chosen), reach_mm=reach_mm)
+    if not path.exists():
+        raise InputError(f"no weights at {path.name}", expected=f"{WALKER}, {NETWORK}, or a file or folder of "
+                         "SAM's kind", remedy="correct --model, or leave it out")
     if prepared == "auto":
-        prepared = "medsam" if "medsam" in model.name.lower() else "sam"
-    return PromptedSam(network=read_sam(model), prepared=prepared)
+        prepared = "medsam" if "medsam" in path.name.lower() else "sam"
+    return PromptedSam(network=read_sam(path), prepared=prepared)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is a weight of the recipe ``prompt``: the card beside it says so."""
+    beside = path.with_suffix(".json")
+    if path.suffix != ".safetensors" or not beside.is_file():
+        return False
+    try:
+        card = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(card, dict) and card.get("recipe") == "prompt_network"
+
+
+def prompt_network(name: str | Path) -> ResUNet:
+    """The network of a default weight by name, or of a file with its card beside it; in eval mode.
+
+    Raises InputError for one that is not there, FormatError for weights that are not those of the card.
+    """
+    stored = load(name)
+    try:
+        settings = stored.card["network"]
+        if settings["channels_in"] != CHANNELS:
+            raise ValueError("channels_in")
+        widths = tuple(int(width) for width in settings["widths"])
+        network = ResUNet(channels_in=CHANNELS, channels_out=2, widths=widths, strides=((2, 2),) * len(widths),
+                          blocks=(1,) * len(widths))
+        network.load_state_dict(stored.state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{stored.name}.safetensors, weights of another network than its card describes",
+                          expected="the weight with its own card", remedy="install it or train it again") from error
+    return network.eval()
 
 
 def prompted_chain(method: Promptable, *, propagate: Propagate = "both") -> Chain:

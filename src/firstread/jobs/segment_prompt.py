@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 
+from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import Propagate
 from firstread.analyze.prompting import Promptable
 from firstread.analyze.sam import PromptedSam
-from firstread.chains.prompted import open_promptable, prompted_chain
+from firstread.chains.prompted import NETWORK, open_promptable, prompted_chain
 from firstread.core.case import Case
 from firstread.core.errors import GeometryError, InputError, UnsupportedError
 from firstread.core.prompts import Prompts, check_box
@@ -37,8 +38,8 @@ class PromptSettings:
     points: (x, y, z), or (x, y) in an image of one slice; positive: of each, whether it lies on the object; boxes: (x0,
     y0, z0, x1, y1, z1), or (x0, y0, x1, y1). In RAS+ millimetres, as NIfTI and most viewers say them; voxels: as
     indices counted from 0 instead. frame: of time, counted from 0; name: of the object; propagate: through space, time,
-    both or none; prepared: how weights were trained to see images; reach_mm: without weights, how far from a click the
-    object may reach; spacing_mm (z, y, x) where the file states none; series: of a DICOM folder.
+    both or none; prepared: how SAM's weights were trained to see images; reach_mm: but for SAM, how far from a click
+    the object may reach; spacing_mm (z, y, x) where the file states none; series: of a DICOM folder.
     """
 
     points: tuple[tuple[float, ...], ...] = ()
@@ -81,12 +82,12 @@ def _parsed(text: str, said: str, form: str) -> tuple[float, ...]:
     return made
 
 
-def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, model: Path | None = None,
+def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, model: str | Path | None = None,
                      overwrite: bool = False, progress: Progress = lambda text: None) -> dict[str, Any]:
     """Write ``mask.nii.gz``, ``seg/`` for DICOM input, ``prompt.json`` and ``page.html``; whole or not at all.
 
-    model: weights of SAM's kind; none: the random walker. Raises InputError for k-space or no prompt on the object,
-    GeometryError for prompts outside the image, and whatever reading the file and the method may raise.
+    model: as :func:`~firstread.chains.prompted.open_promptable`. Raises InputError for k-space or no prompt on the
+    object, GeometryError for prompts outside the image, and whatever reading the file and the method may raise.
     """
     check_free(folder, marker=MARKER, overwrite=overwrite)
     started = time.perf_counter()
@@ -138,10 +139,13 @@ def prompts_of(image: Image, settings: PromptSettings) -> Prompts:
                            name=settings.name, voxels=settings.voxels)
 
 
-def _words(method: Promptable, model: Path | None) -> str:
+def _words(method: Promptable, model: str | Path | None) -> str:
     """What segmented, for the page."""
+    name = Path(model).name if model is not None else NETWORK
     if isinstance(method, PromptedSam):
-        return f"{'MedSAM' if method.prepared == 'medsam' else 'SAM'}: {model.name if model is not None else ''}"
+        return f"{'MedSAM' if method.prepared == 'medsam' else 'SAM'}: {name}"
+    if isinstance(method, PromptedNetwork):
+        return f"network {name}, trained on simulated scenes alone"
     return "random walker, no weights"
 
 
