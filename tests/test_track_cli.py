@@ -13,7 +13,9 @@ from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
 from firstread.io.nifti import read, write_image
 from firstread.jobs.track import TrackSettings, track_to_folder
+from firstread.nets.velocity import VelocityNet
 from firstread.ops.regions import dice
+from firstread.recipes.files import write_weight
 
 INNER = (8.0, 7.0, 6.0, 7.0)
 GRID = Grid.from_spacing((2, 48, 48), (8.0, 1.5, 1.5))
@@ -87,6 +89,41 @@ def test_frames_that_are_all_alike_are_drawn_too(files, tmp_path):
     track_to_folder(cine, files[2], tmp_path / "out")
     assert "NaN" not in (tmp_path / "out" / "page.html").read_text()
     assert (read(tmp_path / "out" / "labels.nii.gz").data[:, 2, 0, 0] == labels).all()
+
+
+def test_a_network_gives_motion_and_its_spread(files, tmp_path):
+    out, weight = tmp_path / "out", motion_weight(tmp_path / "own.safetensors")
+    done = CliRunner().invoke(app, ["track", str(files[0]), "--labels", str(files[2]), "--weights", str(weight), "-o",
+                                    str(out)])
+    assert done.exit_code == 0, done.output
+    spread = read(out / "spread.nii.gz").data
+    assert spread.shape[1] == len(INNER) and spread[:, 0].abs().max() == 0 and float(spread[:, 1:].min()) > 0
+    with (out / "motion.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert all(float(row["spread_mm"]) > 0 for row in rows if row["frame"] != "0")
+    document = json.loads((out / "track.json").read_text())
+    assert "spread.nii.gz" in document["files"] and any("own" in name for name in document["input_sha256"])
+    page = (out / "page.html").read_text()
+    assert "How sure it is" in page and "spread, mm" in page
+    plain = track_to_folder(files[0], files[2], tmp_path / "plain")
+    assert plain.motion.spread_mm is None and not (tmp_path / "plain" / "spread.nii.gz").exists()
+    assert "How sure it is" not in (tmp_path / "plain" / "page.html").read_text()
+
+
+def test_weights_of_something_else_are_refused(files, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="heart-sax, which is no network of motion"):
+        track_to_folder(files[0], None, out, TrackSettings(weights="heart-sax"))
+    with pytest.raises(InputError, match="no weight 'nothing'"):
+        track_to_folder(files[0], None, out, TrackSettings(weights="nothing"))
+    assert not out.exists()
+
+
+def motion_weight(path):
+    """A network of motion that knows nothing, with its card."""
+    net = VelocityNet(widths=(4, 8), dims=2, spacing_mm=1.5)
+    path.with_suffix(".json").write_text(json.dumps({"network": net.settings(), "spread_factor": 1.5}))
+    return write_weight(net, path)
 
 
 def test_bad_input(files, tmp_path):

@@ -50,9 +50,9 @@ def learned_register() -> Contract:
     from firstread.nets.velocity import VelocityNet
 
     torch.manual_seed(0)
-    network = VelocityNet(widths=(4, 4)).eval()
+    network = VelocityNet(widths=(4, 4), dims=2, spacing_mm=2.0).eval()
     torch.nn.init.normal_(network.unet.logits.weight, std=0.02)
-    grid = Grid.from_spacing((8, 8, 10), (2.0, 2.0, 2.0))
+    grid = Grid.from_spacing((4, 8, 10), (6.0, 2.0, 2.0))
     x, y, z = grid.points_mm().unbind(-1)
     fixed, moving = (Image(Rows.subjects(1), torch.sigmoid(6 - ((x - shift)**2 + y**2 + z**2).sqrt())[:, None, None]
                            .float(), grid) for shift in (0.0, 2.0))

@@ -1,74 +1,11 @@
-"""The registration recipe and the stage that takes its weight, small."""
+"""The evidence of registration, small."""
 
-import pytest
 import torch
 
 from firstread.acquire.head import head_phantom
-from firstread.analyze.register_deformable import Effort, displacement
-from firstread.analyze.register_learned import LearnedRegister
-from firstread.core.errors import GeometryError, SettingError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image, Rows
-from firstread.nets.velocity import VelocityNet
-from firstread.ops.velocity import sample_at
-from firstread.recipes import evaluate_register, evidence_modalities, evidence_registration, register_network
-from firstread.recipes.register_pairs import SIZE, pairs
-from firstread.zoo.store import load
-
-
-def test_examples_depend_on_their_number_alone():
-    one, again, other = (pairs(number, seed=0, rows=2) for number in (3, 3, 4))
-    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True)) and not torch.equal(one[0], other[0])
-    assert one.fixed.shape == one.moving.shape == (2, SIZE, SIZE, SIZE)
-
-
-def test_the_velocity_of_an_example_is_the_way_from_one_image_to_the_other():
-    inner = slice(6, -6)
-    for number in range(3):
-        pair = pairs(number, seed=1, rows=1)
-        seen = sample_at(pair.clean_moving[:, None], displacement(pair.velocity, (SIZE, SIZE, SIZE)))[:, 0]
-        before, after = ((pair.clean_fixed - image)[:, inner, inner, inner].square().mean()
-                         for image in (pair.clean_moving, seen))
-        assert after < 0.3 * before
-
-
-def test_a_step_of_training_gives_a_weight_that_the_stage_takes(tmp_path):
-    weight = load(register_network.train(tmp_path, steps=1))
-    network = VelocityNet.from_weight(weight.card["network"], weight.state)
-    grid = Grid.from_spacing((32, 32, 32), (3.25, 3.25, 3.25))
-    fixed, moving = (Image(Rows.subjects(1), part[:, None, None], grid) for part in pairs(0, seed=0, rows=1)[:2])
-    with torch.no_grad():
-        plain = LearnedRegister(network=network)(fixed, moving)
-        effort = Effort(shrink=(2,), iterations=(10,), discrete=False)
-        refined = LearnedRegister(network=network, refine=effort)(fixed, moving)
-    assert plain.spread_mm.shape == plain.forward.displacement_mm.shape and (plain.spread_mm > 0).all()
-    assert refined.after > plain.after - 0.01 and refined.spread_mm is not None
-    with pytest.raises(GeometryError, match="different grids"):
-        LearnedRegister(network=network)(fixed, Image(moving.rows, moving.data, grid.crop((1, 0, 0), (32, 32, 32))))
-    with pytest.raises(SettingError, match="data"):
-        register_network.train(tmp_path, data=tmp_path)
-
-
-def test_training_goes_downhill():
-    torch.manual_seed(0)
-    network = VelocityNet(widths=(4, 8))
-    batch, optimizer = pairs(0, seed=0, rows=1), torch.optim.Adam(network.parameters(), lr=3e-3)
-    values = []
-    for _ in range(8):
-        torch.manual_seed(1)
-        value = register_network.loss(network, batch)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        values.append(value.item())
-    assert values[-1] < values[0]
-
-
-def test_a_network_that_knows_nothing_is_no_better_than_before_and_optimization_is():
-    row = evaluate_register.score(VelocityNet(widths=(4, 8)).eval(), 0)
-    assert row["network"] == pytest.approx(row["before"]) and row["optimized"] < 0.8 * row["before"]
-    assert row["both"] == pytest.approx(row["shortly"], rel=1e-3) and row["shortly"] < row["before"]
-    assert 0 <= row["covered"] <= 1
+from firstread.recipes import evidence_modalities, evidence_registration
 
 
 def test_the_page_says_what_was_measured():

@@ -9,15 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstread.analyze.register_deformable import Effort, displacement, find_velocity
+from firstread.analyze.register_learned import foreseen, in_planes, stacked
 from firstread.core.alignment import Motion
 from firstread.core.errors import SettingError, SignalError
 from firstread.core.geometry import Grid
 from firstread.core.records import Image
 from firstread.core.stage import Stage
+from firstread.nets.velocity import VelocityNet
 from firstread.ops.intensity import scale_percentiles
 
 THICK = 2.5  # slices further apart than this many pixels are tracked each in its own plane
 TRACKING = Effort(shrink=(8, 4, 2), iterations=(60, 60, 40), radius=3, discrete=False)
+AT_ONCE = 16  # pairs that a network sees together
 
 
 class TrackMotion(Stage):
@@ -26,23 +29,30 @@ class TrackMotion(Stage):
     reference: the frame whose points are followed (end-diastole: 0 in a triggered cine).
     periodic: whether the last frame is followed by the first one (a heart cycle).
     smooth_frames: sd of the Gaussian over time that the velocities get after each step, in frames; 0: none.
-    effort: levels, steps and smoothing in space.
+    effort: levels, steps and smoothing in space; None: what the network says as it is.
+    network: gives the velocities to begin with, and their spread; of slices (``dims=2``) or volumes. None: from rest.
+    spread_factor: what the network's spread is multiplied with, as its card says.
 
-    Slices that lie further apart than two and a half pixels are followed each in its own plane. Real images or
-    magnitudes; LNCC. No gradient passes. Raises SettingError for one frame, several channels or a reference that is not
-    there, SignalError for NaN.
+    Slices that lie further apart than two and a half pixels, and those of a network of slices, are followed each in its
+    own plane. Real images or magnitudes; LNCC. No gradient passes. Raises SettingError for one frame, several channels,
+    a reference that is not there, neither effort nor network, or a network of volumes for slices; SignalError for NaN.
     """
 
     result = "motion"
     differentiable = False
 
     def __init__(self, *, reference: int = 0, periodic: bool = True, smooth_frames: float = 0.5,
-                 effort: Effort = TRACKING, progress: Callable[[str], None] = lambda text: None) -> None:
+                 effort: Effort | None = TRACKING, network: VelocityNet | None = None, spread_factor: float = 1.0,
+                 progress: Callable[[str], None] = lambda text: None) -> None:
         super().__init__()
+        if (effort is None and network is None) or not spread_factor > 0:
+            raise SettingError(f"effort {effort}, {'no' if network is None else 'a'} network, spread factor "
+                               f"{spread_factor}", expected="an effort, a network or both; a factor above zero",
+                               remedy="give one of them")
         if smooth_frames < 0:
             raise SettingError(f"smoothing over {smooth_frames} frames", expected="0 or more", remedy="correct it")
         self.reference, self.periodic, self.smooth_frames = reference, periodic, smooth_frames
-        self.effort, self._progress = effort, progress
+        self.effort, self.network, self.spread_factor, self._progress = effort, network, spread_factor, progress
 
     @torch.no_grad()
     def forward(self, image: Image) -> Motion:
@@ -57,35 +67,52 @@ class TrackMotion(Stage):
                               remedy="repair the image")
         scaled = scale_percentiles(data, low=0.001, high=0.999, most=1 << 18).clamp(-0.1, 1.1)
         spacing, in_plane = image.grid.spacing_mm, is_in_plane(image.grid)
-        moved = torch.stack([self._row(row, (float(s[0]), float(s[1]), float(s[2])), in_plane)
-                             for row, s in zip(scaled, spacing, strict=True)])
+        if self.network is not None:
+            if in_plane and self.network.dims == 3:
+                raise SettingError("a network of volumes for slices that lie far apart", expected="one of slices",
+                                   remedy="give a network of two dimensions")
+            in_plane = in_plane or self.network.dims == 2
+        found = [self._row(row, (float(s[0]), float(s[1]), float(s[2])), in_plane)
+                 for row, s in zip(scaled, spacing, strict=True)]
+        moved = torch.stack([row for row, _ in found])
         to_mm = image.grid.affine[:, :3, :3].to(moved.dtype)
+        size = spacing.flip(1)[:, None, :, None, None, None].to(moved.dtype)
+        spread = None if self.network is None else torch.stack([row for _, row in found]) * size * self.spread_factor
         return Motion(image.rows, torch.einsum("bij,btjzyx->btizyx", to_mm, moved), image.grid, self.reference,
-                      in_plane, image.times_s, notes=image.notes)
+                      in_plane, image.times_s, spread_mm=spread, notes=image.notes)
 
     def _row(self, series: Float[Tensor, "time z y x"], spacing_mm: tuple[float, float, float], in_plane: bool
-             ) -> Float[Tensor, "time 3 z y x"]:
-        """Displacements in voxels."""
-        frames = len(series)
-        stacks = series.transpose(0, 1).flatten(0, 1)[:, None] if in_plane else series  # [slice time, 1, y, x]
-        parts = stacks.shape[0] // frames
-        by_frame = stacks.unflatten(0, (parts, frames))
+             ) -> tuple[Float[Tensor, "time 3 z y x"], Float[Tensor, "time 3 z y x"]]:
+        """Displacements in voxels, and their spread (zero without a network)."""
+        frames, slices = len(series), series.shape[1]
         rest = [frame for frame in range(frames) if frame != self.reference]
-        moving = by_frame[:, rest]
-        fixed = by_frame[:, self.reference:self.reference + 1].expand_as(moving)
+        moving = series[rest]
+        fixed = series[self.reference].expand_as(moving)
+        if in_plane:
+            fixed, moving = in_planes(fixed), in_planes(moving)  # rows: time, then slice
         weights = time_smoothing(frames, self.smooth_frames, periodic=self.periodic).to(series)
         weights = (weights - weights[self.reference])[rest][:, rest]  # the reference itself stays at rest
 
         def couple(velocity: Tensor) -> Tensor:
-            return torch.einsum("ts,ps...->pt...", weights, velocity.unflatten(0, (parts, -1))).flatten(0, 1)
+            return torch.einsum("ts,s...->t...", weights, velocity.unflatten(0, (len(rest), -1))).flatten(0, 1)
 
-        velocity = find_velocity(fixed.flatten(0, 1), moving.flatten(0, 1), spacing_mm=spacing_mm, effort=self.effort,
-                                 couple=couple, progress=self._progress)
-        size = (stacks.shape[1], stacks.shape[2], stacks.shape[3])
-        found = displacement(velocity, size).unflatten(0, (parts, -1))
-        moved = found.new_zeros(parts, frames, *found.shape[2:])
-        moved[:, rest] = found
-        return moved[:, :, :, 0].movedim(0, 2) if in_plane else moved[0]
+        size = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
+        velocity, spread = None, None
+        if self.network is not None:
+            self._progress(f"network: {len(fixed)} pairs of {' x '.join(map(str, size))} voxels")
+            parts = [foreseen(self.network, one, two, spacing_mm) for one, two in
+                     zip(fixed.split(AT_ONCE), moving.split(AT_ONCE), strict=True)]
+            velocity, spread = (torch.cat(part) for part in zip(*parts, strict=True))
+            velocity = couple(velocity)
+        if self.effort is not None:
+            velocity = find_velocity(fixed, moving, spacing_mm=spacing_mm, effort=self.effort, start=velocity,
+                                     couple=couple, progress=self._progress)
+        assert velocity is not None
+        both = torch.zeros(2, frames, 3, *series.shape[1:]).to(series)
+        for kind, field in enumerate((displacement(velocity, size), spread)):
+            if field is not None:
+                both[kind, rest] = stacked(field, slices) if in_plane else field
+        return both[0], both[1]
 
 
 def is_in_plane(grid: Grid) -> bool:

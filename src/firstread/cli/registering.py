@@ -72,6 +72,9 @@ def track(
     once: Annotated[bool, typer.Option("--once", help="The last frame is not followed by the first one.")] = False,
     smooth: Annotated[float | None, typer.Option(min=0, help="Smoothing over time in frames; default: 0.5 from 8 "
                                                  "frames on.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A network finds the motion, and how sure it is: heart-motion "
+                                                "(short-axis hearts), or a .safetensors file; default: optimization "
+                                                "on the series itself.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Track all of the image, not only around the labels.")] = False,
     fields: Annotated[bool, typer.Option("--fields", help="Write the displacement of every frame (ITK, "
                                                   "ANTs).")] = False,
@@ -83,7 +86,7 @@ def track(
     from firstread.jobs.track import TrackSettings, track_to_folder
 
     settings = TrackSettings(frame=frame, periodic=not once, smooth_frames=smooth, whole=whole, fields=fields,
-                             spacing_mm=numbers(spacing), series=series)
+                             spacing_mm=numbers(spacing), series=series, weights=weights)
     made = track_to_folder(cine, labels, output, settings, overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")
 

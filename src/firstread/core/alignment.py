@@ -37,6 +37,7 @@ class Motion(Record):
     displacement_mm: ``[batch, time, 3, z, y, x]`` (x, y, z components) on ``grid``: the point at x in the reference
         frame is at ``x + displacement`` in frame t (zero in the reference frame itself).
     reference: that frame, from 0; in_plane: nothing moves across the slices, because it was not looked for.
+    spread_mm: standard deviation of each displacement along the grid's axes, where the method knows one.
     """
 
     displacement_mm: Float[Tensor, "batch time 3 z y x"]
@@ -44,6 +45,7 @@ class Motion(Record):
     reference: int
     in_plane: bool
     times_s: Float[Tensor, "batch time slices"] | None = None
+    spread_mm: Float[Tensor, "batch time 3 z y x"] | None = None
 
     def at(self, frame: int) -> Transform:
         """From the reference frame to frame ``frame``."""

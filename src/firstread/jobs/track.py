@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstread.analyze.canonical import onto
-from firstread.analyze.register_motion import TrackMotion, is_in_plane
+from firstread.analyze.register_deformable import Effort
+from firstread.analyze.register_motion import TRACKING, TrackMotion, is_in_plane
 from firstread.core.alignment import Motion
 from firstread.core.case import Case
 from firstread.core.errors import GeometryError, InputError, SettingError
-from firstread.core.provenance import file_hash, peak_memory_mb, versions
+from firstread.core.provenance import file_hash, peak_memory_mb, versions, weights_hash
 from firstread.core.records import Image
 from firstread.core.stage import Chain
 from firstread.io.dicom.seg_read import open_seg, seg_files
@@ -30,11 +31,14 @@ from firstread.jobs.segment_pairs import grid_difference
 from firstread.jobs.segment_seg import placed, values_of, values_used
 from firstread.jobs.track_numbers import numbers
 from firstread.jobs.warp import are_labels
+from firstread.nets.velocity import VelocityNet
 from firstread.ops.regions import dice
 from firstread.ops.warp import apply_inverse, sample_labels
 from firstread.report.tracked import MARKER, TrackedReport, write
+from firstread.zoo.store import load
 
 Progress = Callable[[str], None]
+AFTER: Effort | None = None  # the steps on the series itself that follow a network
 MARGIN, MANY = 0.4, 8  # of the labels' longer side, left around them; frames from which on motion is smooth in time
 
 
@@ -45,7 +49,8 @@ class TrackSettings:
     frame: the labelled frame, from 0; default: the first one with labels, or 0. periodic: whether the last frame is
     followed by the first. smooth_frames: sd of the smoothing over time; default 0.5 from 8 frames on. whole: track the
     whole image, not only around the labels. fields: write the displacement of every frame. spacing_mm: (z, y, x) where
-    files state none. series: of a DICOM folder, by number, UID or description.
+    files state none. series: of a DICOM folder, by number, UID or description. weights: a network of motion by name or
+    file, which gives the motion and its spread; None: optimization on the series alone.
     """
 
     frame: int | None = None
@@ -55,6 +60,7 @@ class TrackSettings:
     fields: bool = False
     spacing_mm: tuple[float, float, float] | None = None
     series: str | None = None
+    weights: str | None = None
 
 
 def track(path: Path, labels: Path | None, settings: TrackSettings | None = None, *,
@@ -63,10 +69,15 @@ def track(path: Path, labels: Path | None, settings: TrackSettings | None = None
 
     labels: of one frame, or of all frames, of which the first labelled one (or ``settings.frame``) is followed and the
     others are compared. Raises InputError for one frame, k-space, no labels in the frame or labels that are no whole
-    numbers, GeometryError for labels on another grid, SettingError for a frame that is not there, SignalError for NaN.
+    numbers, or weights of something else, GeometryError for labels on another grid, SettingError for a frame that is
+    not there, SignalError for NaN.
     """
     settings = settings or TrackSettings()
     started = time.perf_counter()
+    network, factor, hashes = None, 1.0, {}
+    if settings.weights is not None:
+        network, factor = motion_network(settings.weights)
+        hashes[f"weights {settings.weights}"] = weights_hash(network)
     image = _series(path, settings, progress)
     frames = image.data.shape[1]
     drawn, names = (None, {}) if labels is None else _labels(labels, image, settings)
@@ -76,7 +87,8 @@ def track(path: Path, labels: Path | None, settings: TrackSettings | None = None
         start, size = _box(drawn[:, reference], is_in_plane(image.grid))
     part = replace(image, data=_cut(image.data, start, size), grid=image.grid.crop(start, size))
     smooth = settings.smooth_frames if settings.smooth_frames is not None else 0.5 if frames >= MANY else 0.0
-    stage = TrackMotion(reference=reference, periodic=settings.periodic, smooth_frames=smooth, progress=progress)
+    stage = TrackMotion(reference=reference, periodic=settings.periodic, smooth_frames=smooth, network=network,
+                        effort=TRACKING if network is None else AFTER, spread_factor=factor, progress=progress)
     case = Chain(stage)(Case({"image": part}))
     motion = cast(Motion, case["motion"])
     carried, overlap = None, {}
@@ -90,7 +102,7 @@ def track(path: Path, labels: Path | None, settings: TrackSettings | None = None
         overlap = {frame: _overlap(drawn[:, frame], drawn[:, reference], carried[:, frame]) for frame in range(frames)
                    if frame != reference and bool(drawn[:, frame].any())}
     rows, folded = numbers(motion, None if inner is None else inner[:, reference], names)
-    hashes = {file.name: file_hash(file) for file in (path, labels) if file is not None}
+    hashes = {file.name: file_hash(file) for file in (path, labels) if file is not None} | hashes
     return TrackedReport(case, image, motion, carried, names, overlap, rows, hashes, versions(),
                          time.perf_counter() - started, peak_memory_mb(), folded, settings.fields)
 
@@ -103,6 +115,19 @@ def track_to_folder(path: Path, labels: Path | None, folder: Path, settings: Tra
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         write(report, work)
     return report
+
+
+def motion_network(weights: str) -> tuple[VelocityNet, float]:
+    """A network of motion by name or file, and what its spread is multiplied with.
+
+    Raises InputError for weights that are not there or are of something else.
+    """
+    weight = load(weights)
+    if weight.card.get("network", {}).keys() != VelocityNet(widths=(2,)).settings().keys():
+        raise InputError(f"{weights}, which is no network of motion", expected="heart-motion, or the .safetensors of "
+                         "`firstread train heart-motion` with its .json beside it", remedy="correct --weights")
+    return (VelocityNet.from_weight(weight.card["network"], weight.state),
+            float(weight.card.get("spread_factor", 1.0)))
 
 
 def _series(path: Path, settings: TrackSettings, progress: Progress) -> Image:

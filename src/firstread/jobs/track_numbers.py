@@ -31,12 +31,14 @@ def numbers(motion: Motion, labels: Float[Tensor, "batch z y x"] | None, names: 
         gradient = deformation_gradient(field, motion.grid)
         grown, strain = torch.linalg.det(gradient), lagrangian_strain(gradient)
         way = field.norm(dim=1)
+        spread = None if motion.spread_mm is None else motion.spread_mm[:, frame].norm(dim=1)
         folded += float((grown <= 0).double().mean()) / motion.displacement_mm.shape[1]
         for name, region in regions.items():
             radial, circular = _about_centres(strain, rings[name], motion)
             time = None if motion.times_s is None else float(motion.times_s[:, frame].mean())
             found.append(Row(frame, time, name, float(way[region].mean()), float(way[region].max()),
-                             float(grown[region].mean()), radial, circular))
+                             float(grown[region].mean()), radial, circular,
+                             None if spread is None else float(spread[region].mean())))
     return found, folded
 
 

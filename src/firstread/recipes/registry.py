@@ -11,10 +11,10 @@ from firstread.core.errors import InputError
 MODULES = {"brain-tissue": "brain_tissue", "ct-primal-dual": "ct_primal_dual", "denoise": "denoise",
            "direct-from-kspace": "direct_from_kspace", "endpoint": "endpoint", "heart-cascade": "heart_cascade",
            "heart-d5-c10-s": "heart_d5_c10_s", "heart-d5-c5-s": "heart_d5_c5_s", "heart-lax": "heart_long_axis",
-           "heart-prior": "heart_prior", "heart-recurrent": "heart_recurrent", "heart-sax": "heart_segment",
-           "heart-sax-sunnybrook": "heart_segment_sunnybrook", "heart-superres": "heart_superres",
-           "heart-superres-shape": "heart_superres_shape", "modl": "modl", "register": "register_network",
-           "varnet": "varnet", "varnet-ssdu": "varnet_ssdu"}
+           "heart-motion": "heart_motion", "heart-prior": "heart_prior", "heart-recurrent": "heart_recurrent",
+           "heart-sax": "heart_segment", "heart-sax-sunnybrook": "heart_segment_sunnybrook",
+           "heart-superres": "heart_superres", "heart-superres-shape": "heart_superres_shape", "modl": "modl",
+           "prompt": "prompt_network", "varnet": "varnet", "varnet-ssdu": "varnet_ssdu"}
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,13 +21,15 @@ from firstread.io.nifti import write_image
 from firstread.io.transforms import write_field
 from firstread.report.cine import cine
 from firstread.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, path, ticks
+from firstread.report.pictures import coloured, picture, to_grey, window
 from firstread.report.templates import environment, script
 
 MARKER = "track.json"
 SCHEMA = "firstread.track/1"
 STATEMENT = "Research software. Not for clinical use."
 FLAT = 0.01  # the drawing of volumes spans at least this much about 1, so that rounding is not magnified
-COLUMNS = ("frame", "time_s", "label", "moved_mm", "most_mm", "volume", "radial", "circumferential")
+STRIP, STRIP_PIXELS = 8, 1000  # slices whose spread the page shows, and about how wide together
+COLUMNS = ("frame", "time_s", "label", "moved_mm", "most_mm", "volume", "radial", "circumferential", "spread_mm")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Row:
 
     moved_mm, most_mm: mean and largest way from the reference frame; volume: ratio to it, from the Jacobian;
     radial, circumferential: median Lagrangian strain about the label's own centre in every slice, where the label is a
-    ring around it (heart muscle), else None.
+    ring around it (heart muscle), else None; spread_mm: mean standard deviation of a point's place (root of the sum
+    over axes), where the method knows it.
     """
 
     frame: int
@@ -46,6 +50,7 @@ class Row:
     volume: float
     radial: float | None
     circumferential: float | None
+    spread_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +78,7 @@ class TrackedReport:
 
 
 def write(report: TrackedReport, folder: Path) -> None:
-    """``labels.nii.gz``, ``motion.csv``, ``fields/``, ``track.json`` and ``page.html`` into ``folder``."""
+    """``labels.nii.gz``, ``motion.csv``, ``spread.nii.gz``, ``fields/``, ``track.json`` and ``page.html``."""
     if report.labels is not None:
         write_image(folder / "labels.nii.gz", replace(report.image, data=report.labels[:, :, None].to(torch.int32)))
     with (folder / "motion.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -82,6 +87,8 @@ def write(report: TrackedReport, folder: Path) -> None:
         for row in report.rows:
             writer.writerow(["" if (value := getattr(row, name)) is None else f"{value:.5g}"
                              if isinstance(value, float) else value for name in COLUMNS])
+    if (spread := spread_image(report)) is not None:
+        write_image(folder / "spread.nii.gz", spread)
     if report.fields:
         (folder / "fields").mkdir()
         for frame in range(report.motion.displacement_mm.shape[1]):
@@ -93,12 +100,22 @@ def write(report: TrackedReport, folder: Path) -> None:
     (folder / "page.html").write_text(page(report, document), encoding="utf-8")
 
 
+def spread_image(report: TrackedReport) -> Image | None:
+    """The standard deviation of each point's place in mm in every frame, on the tracked part; None where unknown."""
+    motion = report.motion
+    if motion.spread_mm is None:
+        return None
+    return replace(report.image, data=motion.spread_mm.norm(dim=2)[:, :, None], grid=motion.grid)
+
+
 def tracked_document(report: TrackedReport) -> dict[str, Any]:
     """All of ``track.json``; the numbers of every frame are in ``motion.csv``."""
     motion = report.motion
     files = {"motion.csv": "way, volume and strain of every label in every frame"}
     if report.labels is not None:
         files["labels.nii.gz"] = "the labels, carried to all frames"
+    if motion.spread_mm is not None:
+        files["spread.nii.gz"] = "standard deviation of each point's place in every frame, mm, on the tracked part"
     if report.fields:
         files["fields/"] = f"displacements from frame {motion.reference} to each frame, as ITK and ANTs keep them"
     return {
@@ -130,7 +147,23 @@ def page(report: TrackedReport, document: Mapping[str, Any]) -> str:
     island = {"cine": images, "panels": [], "ed": None, "es": None, "curve": None}
     return environment().get_template("tracked.html").render(
         **script(), statement=STATEMENT, document=document, images=images, island=island,
-        drawing=volumes(report.rows) if report.labels is not None else None)
+        drawing=volumes(report.rows) if report.labels is not None else None, spread=spread_drawing(report))
+
+
+def spread_drawing(report: TrackedReport) -> dict[str, Any] | None:
+    """The spread in the frame where it is largest, in colour over the reference frame, in up to ``STRIP`` slices."""
+    spread = spread_image(report)
+    if spread is None:
+        return None
+    frame = int(spread.data[0].flatten(1).mean(dim=1).argmax())
+    shown = np.unique(np.linspace(0, spread.grid.shape[0] - 1, STRIP).round().astype(int))
+    grey = report.case["image"].data[0, report.motion.reference, 0, shown].numpy()
+    values = spread.data[0, frame, 0, shown].numpy()
+    most = max(float(np.quantile(values, 0.99)), 0.1)
+    both = 0.5 * to_grey(grey, *window(grey))[..., None] + 0.5 * coloured(values, most)
+    strip = np.concatenate(list(both.round().astype(np.uint8)), axis=1)
+    scale = max(1, round(STRIP_PIXELS / strip.shape[1]))
+    return {"frame": frame, "most": most, "uri": picture(strip.repeat(scale, axis=0).repeat(scale, axis=1))}
 
 
 def volumes(rows: Sequence[Row]) -> dict[str, Any]:
@@ -154,7 +187,8 @@ def volumes(rows: Sequence[Row]) -> dict[str, Any]:
 def _extremes(rows: Sequence[Row], reference: int) -> dict[str, Any]:
     """Where each number lies furthest from the reference frame, and its value there."""
     found: dict[str, Any] = {}
-    for name, rest in (("moved_mm", 0.0), ("volume", 1.0), ("radial", 0.0), ("circumferential", 0.0)):
+    for name, rest in (("moved_mm", 0.0), ("volume", 1.0), ("radial", 0.0), ("circumferential", 0.0),
+                       ("spread_mm", 0.0)):
         known = [(abs(value - rest), row.frame, value) for row in rows
                  if row.frame != reference and (value := getattr(row, name)) is not None]
         found[name] = None if not known else {"frame": max(known)[1], "value": float(f"{max(known)[2]:.5g}")}
