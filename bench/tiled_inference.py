@@ -4,7 +4,7 @@ Each way runs in a process of its own, data in memory. Peer rows: the network of
 batch 1 (its default) and batch 4; a further row gives MONAI's inferer our network, so that it shows what the tiles
 alone cost. With ``--keep-memory`` glibc keeps freed memory (``mallopt``), on both sides. CPU seconds, not wall time, so
 that other work on the machine counts less, after one window as warm-up; peak memory is the most that the process held
-(VmHWM, reset before) less what it held before. Difference: the largest of the probabilities from the first row's.
+(VmHWM) less what it held before the warm-up. Difference: the largest of the probabilities from the first row's.
 
 With ``--memory MB`` ours is told that budget, and finds its windows; MONAI's sliding window has no such setting, so its
 user tries window sizes: further rows. Freed memory is then given back on both sides, so that what a process holds is
@@ -25,7 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 WAYS = {"monai 1": "MONAI, batch 1, torch's layers", "monai 4": "MONAI, batch 4, torch's layers",
-        "monai 1 ours": "MONAI, batch 1, our layers", "firstread": "firstread, one window at a time"}
+        "monai 1 ours": "MONAI, batch 1, our layers", "firstread": "firstread, one window at a time",
+        "firstread bfloat16": "firstread, one window at a time, bfloat16"}
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 SMALLER = {"monai 1": (1.0, 0.75, 0.5)}  # shares of the window that a user of MONAI tries under a budget
 
@@ -42,13 +43,15 @@ def run(way: str, shape: tuple[int, ...], window: int, out: Path, memory: float 
     from torch import nn
 
     from firstread.analyze.tiles import tiled
+    from firstread.nets.precision import InPrecision
     from firstread.nets.unet import Conv3d, GroupNorm3d, UNet
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    network = UNet(channels_in=1, channels_out=4, widths=(16, 32, 64, 128), dims=3).eval()
+    network: nn.Module = UNet(channels_in=1, channels_out=4, widths=(16, 32, 64, 128), dims=3).eval()
     volume = torch.randn(1, 1, *shape)
     size = (window,) * 3
+    network = InPrecision(network, torch.bfloat16) if way.endswith("bfloat16") else network
     if way in ("monai 1", "monai 4"):
         for module in network.modules():
             module.__class__ = {Conv3d: nn.Conv3d, GroupNorm3d: nn.GroupNorm}.get(type(module), type(module))
@@ -63,8 +66,8 @@ def run(way: str, shape: tuple[int, ...], window: int, out: Path, memory: float 
                          memory=None if memory is None else int(memory * 2**20))
 
     with torch.inference_mode():
-        infer(volume[:, :, :window, :window, :window])
         before = held_mb("VmRSS")
+        infer(volume[:, :, :window, :window, :window])
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins anew
         started = time.process_time()
         made = infer(volume)

@@ -74,7 +74,10 @@ def test_from_files_to_files(data, tmp_path):
     assert np.allclose(found.affine, truth.affine) and found.shape == truth.shape
     both = [(np.asarray(n.dataobj) == 1) for n in (found, truth)]
     assert 2 * (both[0] & both[1]).sum() / (both[0].sum() + both[1].sum()) > 0.8
-    assert len(made["images"][0]["files"]) == 4
+    assert len(made["images"][0]["files"]) == 4 and not made["settings"]["bfloat16"]
+    rounded = predict_to_folder(tmp_path / "model", [[image]], tmp_path / "fast", PredictSettings(bfloat16=True))
+    again = np.asarray(nibabel.load(tmp_path / "fast" / "p0_frame0.nii.gz").dataobj)
+    assert rounded["settings"]["bfloat16"] and (again == np.asarray(found.dataobj)).mean() > 0.99
 
 
 def test_a_stored_flip_or_transposition_changes_nothing(data, tmp_path):

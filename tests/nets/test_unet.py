@@ -5,6 +5,7 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from firstread.core.errors import SettingError
+from firstread.nets.precision import InPrecision
 from firstread.nets.unet import UNet
 
 
@@ -73,3 +74,14 @@ def test_volumes_without_gradient_take_another_way_to_the_same_logits(batch):
     with torch.no_grad():
         fast = net(volume)
     assert (fast - exact).abs().max() < 4e-5 and (net(volume) - exact).abs().max() < 1e-5
+
+
+def test_volumes_in_bfloat16_and_with_the_channels_last_say_the_same():
+    net, x = small(3).eval(), 3 + torch.randn(1, 2, 24, 16, 16)
+    expected = net.double()(x.double()).float().detach()
+    net.float()
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-4)
+        rounded = InPrecision(net, torch.bfloat16)(x)
+    assert rounded.dtype == torch.float32
+    assert float((rounded - expected).square().mean().sqrt()) < 0.02 * float(expected.std())

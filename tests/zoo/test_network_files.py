@@ -130,6 +130,21 @@ def test_a_gradient_asked_through_onnx_names_the_stage(onnx):
         case["labels"].data[:, :, 1].sum().backward()
 
 
+def test_bfloat16_says_nearly_the_same_and_passes_a_gradient(scripted):
+    image = blob(frames=1)
+    leaf = image.data.clone().requires_grad_()
+    made = open_segmenter(scripted, precision=torch.bfloat16)(Image(image.rows, leaf, image.grid, image.times_s))
+    torch.testing.assert_close(made.data, open_segmenter(scripted)(image).data, rtol=0.02, atol=0.01)
+    assert made.data.dtype == torch.float32
+    made.data[:, :, 1].sum().backward()
+    assert float(leaf.grad.abs().max()) > 0
+
+
+def test_a_graph_that_computes_as_stored_has_no_bfloat16(onnx):
+    with pytest.raises(SettingError, match=r"net\.onnx in torch\.bfloat16"):
+        open_segmenter(onnx, precision=torch.bfloat16)
+
+
 def without(key: str) -> dict:
     return {name: value for name, value in STATED.items() if name != key}
 

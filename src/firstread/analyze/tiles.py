@@ -46,8 +46,7 @@ def window_weight(window: tuple[int, ...], blend: Literal["gaussian", "linear"])
 
 def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch channel *space"], *,
           window: tuple[int, ...], overlap: float = 0.25, at_once: int = 1, memory: int | None = None,
-          blend: Literal["gaussian", "linear"] = "gaussian",
-          precision: torch.dtype | None = None) -> Float[Tensor, "batch classes *space"]:
+          blend: Literal["gaussian", "linear"] = "gaussian") -> Float[Tensor, "batch classes *space"]:
     """``sum_k w_k network(x_k) / sum_k w_k`` over windows ``x_k`` of a 2D or 3D image.
 
     window: size along each axis of ``space``; smaller images are padded by replication and cropped again.
@@ -55,7 +54,6 @@ def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch chan
     at_once: windows per call; more take more memory and, for our 3D U-Net on a CPU, no less time.
     memory: bytes that may be taken beyond the image and the network's weights; windows are then fewer at once, or
     smaller, than stated, where they must be (:mod:`firstread.analyze.tile_memory`).
-    precision: run the network in it (``torch.bfloat16``) and blend in float32.
 
     Beside the network's own memory one output and one row of ``at_once`` windows are held. No gradient is kept unless
     grad mode is on. Raises SettingError for a window that does not fit the axes, an overlap out of range, or
@@ -86,9 +84,7 @@ def tiled(network: Callable[[Tensor], Tensor], volume: Float[Tensor, "batch chan
         places = [tuple(slice(a, a + w) for a, w in zip(start[1:], window, strict=True)) for start in group]
         batch = torch.stack([volume[(start[0], slice(None), *place)]
                              for start, place in zip(group, places, strict=True)])
-        if precision is not None:
-            batch = batch.to(precision)
-        made = network(batch).to(torch.float32) * weight
+        made = network(batch) * weight
         del batch
         if out is None:
             out = made.new_zeros((volume.shape[0], made.shape[1], *padded))

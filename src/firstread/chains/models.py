@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.trained import is_trained, open_trained, open_weight, segmenting_weights
 from firstread.core.errors import InputError, SettingError
+from firstread.nets.precision import InPrecision
 from firstread.zoo.foreign import ForeignModel
 from firstread.zoo.monai_bundle import is_bundle, read_bundle
 from firstread.zoo.nnunet import is_nnunet, read_nnunet, refuse_part
@@ -24,7 +28,8 @@ NETWORKS = (".ts", ".pt", ".onnx")
 
 def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None, members: bool = False,
                    mirror: bool = True, overlap: float | None = None, memory: int | None = None,
-                   stated: Mapping[str, Any] | None = None) -> ForeignSegment | SegmentByPlan | Segment:
+                   stated: Mapping[str, Any] | None = None, precision: torch.dtype | None = None
+                   ) -> ForeignSegment | SegmentByPlan | Segment:
     """The stage ``Image -> SoftLabels`` of a model: probabilities of ``stage.classes`` on the image's own grid.
 
     path: a trained nnU-Net v2 folder, a MONAI bundle, a TorchScript or an ONNX file, a folder of ``firstread segment
@@ -32,11 +37,24 @@ def open_segmenter(path: str | Path, *, folds: Sequence[int | str] | None = None
     default; members: one row of labels for each fold, as draws, in place of their mean; mirror: whether flipped copies
     are averaged, where the model was trained on such; overlap of windows: the model's own by default; memory: bytes
     that may be taken, of our own models alone (others' windows are fixed by how they were trained); stated: what
-    ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py).
+    ``model.json`` would say of a TorchScript or ONNX file (zoo/sidecar.py); precision: that the networks compute in
+    (``torch.bfloat16``), their own by default.
 
     Nothing of the model's own code is run, TorchScript and ONNX graphs aside. Raises InputError and its kinds
     FormatError (damaged) and UnsupportedError, each with what to do.
     """
+    stage = _opened(path, folds=folds, members=members, mirror=mirror, overlap=overlap, memory=memory, stated=stated)
+    if precision is not None:
+        if isinstance(stage, ForeignSegment) and not stage.differentiable:
+            raise SettingError(f"{Path(path).name} in {precision}", expected="a model whose networks torch can round",
+                               remedy="leave the precision out: an ONNX file computes as it was stored")
+        stage.networks = nn.ModuleList(InPrecision(network, precision) for network in stage.networks)
+    return stage
+
+
+def _opened(path: str | Path, *, folds: Sequence[int | str] | None, members: bool, mirror: bool,
+            overlap: float | None, memory: int | None, stated: Mapping[str, Any] | None
+            ) -> ForeignSegment | SegmentByPlan | Segment:
     if Path(path).suffix == ".safetensors" or (not Path(path).exists() and str(path) in names()):
         weight = open_weight(path if Path(path).suffix == ".safetensors" else str(path), members=members)
         if isinstance(weight, SegmentByPlan):

@@ -59,6 +59,8 @@ def _interrupted(arguments: list[str]) -> str:
     """
     if arguments[:1] == ["train"] or arguments[:2] == ["segment", "train"]:
         return "Interrupted: what was done is kept in the output folder. The same command goes on."
+    if arguments[:2] == ["segment", "predict"]:
+        return "Interrupted: images that were finished are kept in the output folder. Add --resume to go on."
     return "Interrupted: nothing half-written is left. Run the same command again."
 
 

@@ -71,17 +71,21 @@ def segment_predict(
     series: Annotated[str | None, typer.Option(help="Which DICOM series: number, UID or description.")] = None,
     no_mirror: Annotated[bool, typer.Option("--no-mirror", help="Another program's model: without the flipped copies "
                                             "that it averages. Faster, and not as it was trained.")] = False,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Networks compute in bfloat16: faster on processors that "
+                                           "know it, and borders may differ by a voxel here and there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in an output folder that was interrupted, or where "
+                                         "images failed: what is finished there is kept.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Labels on the images' own grids: NAME.nii.gz for each image, and segmentation.json."""
     from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
 
     settings = PredictSettings(probabilities=probabilities, seg=seg, spacing_mm=numbers(spacing), memory_gib=memory,
-                               series=series, mirror=not no_mirror)
+                               series=series, mirror=not no_mirror, bfloat16=bfloat16)
     if memory is not None:
         give_back_freed_memory()
     made = predict_to_folder(model, [[Path(part) for part in image.split(",")] for image in images], output, settings,
-                             overwrite=overwrite, progress=say)
+                             overwrite=overwrite, resume=resume, progress=say)
     say(f"{output}: {len(made['images'])} segmented")
 
 
@@ -100,11 +104,12 @@ def segment_prompt(
     name: Annotated[str, typer.Option(help="Of the object, such as liver.")] = "object",
     propagate: Annotated[Literal["both", "space", "time", "none"], typer.Option(
         help="Carry the mask on through slices, frames, both or none.")] = "both",
-    model: Annotated[Path | None, typer.Option(help="Weights of SAM or MedSAM: .pth, .safetensors or a Hugging Face "
-                                               "folder; default: a random walker, which needs none.")] = None,
+    model: Annotated[str | None, typer.Option(help="walker (a random walker, nothing learned), prompt (a network "
+                                              "trained on simulated scenes), or weights of SAM or MedSAM: .pth, "
+                                              ".safetensors or a Hugging Face folder; default: walker.")] = None,
     prepared: Annotated[Literal["auto", "sam", "medsam"], typer.Option(
-        help="How the weights were trained to see images; auto: by the file's name.")] = "auto",
-    reach: Annotated[float, typer.Option(help="Without weights: how far in mm from a click the object may reach in "
+        help="How SAM's weights were trained to see images; auto: by the file's name.")] = "auto",
+    reach: Annotated[float, typer.Option(help="But for SAM: how far in mm from a click the object may reach in "
                                          "its slice.")] = 50.0,
     spacing: Annotated[str | None, typer.Option(help="Voxel spacing z,y,x in mm, where the file has none.")] = None,
     series: Annotated[str | None, typer.Option(help="Which DICOM series: number, UID or description.")] = None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.models import open_segmenter
 from firstread.core.errors import FirstreadError, InputError, SettingError
-from firstread.core.provenance import file_hash, versions
+from firstread.core.provenance import file_hash, versions, weights_hash
 from firstread.core.records import HardLabels, Image, SoftLabels
 from firstread.core.stage import Stage
 from firstread.io.dicom.files import looks_like_dicom
@@ -29,6 +30,7 @@ from firstread.io.nifti import write_image
 from firstread.io.open import check as check_file
 from firstread.io.open import detect
 from firstread.io.open import read as open_file
+from firstread.jobs.segment_resume import finished_in, kept
 
 MARKER = "segmentation.json"
 SCHEMA = "firstread.segmentation/1"
@@ -41,7 +43,7 @@ class PredictSettings:
     """probabilities: write those of each class too; seg: DICOM SEG for DICOM input; spacing_mm: (z, y, x) stated;
     memory_gib: what segmenting an image may take beyond it and the model; series: of DICOM folders, by number, UID or
     description; mirror: False leaves out the flipped copies that a model of another program averages, which is faster
-    and not as it was trained."""
+    and not as it was trained; bfloat16: networks compute in it (:class:`~firstread.nets.precision.InPrecision`)."""
 
     probabilities: bool = False
     seg: bool = False
@@ -49,11 +51,14 @@ class PredictSettings:
     memory_gib: float | None = None
     series: str | None = None
     mirror: bool = True
+    bfloat16: bool = False
 
 
-def open_model(model: Path, memory_gib: float | None = None) -> tuple[Stage, tuple[int, ...] | None]:
+def open_model(model: Path, memory_gib: float | None = None, *, bfloat16: bool = False
+               ) -> tuple[Stage, tuple[int, ...] | None]:
     """The stage of a model folder or file, ours or another's, and the values that its classes are stored as."""
-    stage = open_segmenter(model, memory=None if memory_gib is None else int(memory_gib * 2**30))
+    stage = open_segmenter(model, memory=None if memory_gib is None else int(memory_gib * 2**30),
+                           precision=torch.bfloat16 if bfloat16 else None)
     return stage, tuple(c.value for c in stage.plan.classes) if isinstance(stage, SegmentByPlan) else None
 
 
@@ -63,17 +68,22 @@ def hardened(stage: Stage, soft: SoftLabels) -> HardLabels:
 
 
 def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Path,
-                      settings: PredictSettings | None = None, *, overwrite: bool = False,
+                      settings: PredictSettings | None = None, *, overwrite: bool = False, resume: bool = False,
                       progress: Progress = lambda text: None) -> dict[str, Any]:
     """Write ``NAME.nii.gz`` for every image (a list of files, one for each channel) and ``segmentation.json``.
 
     A folder of NIfTI files is as many images; nnU-Net's ``CASE_0000``, ``CASE_0001`` … are channels of one. What
-    headers say is checked of all files before the first one is segmented. Raises InputError and its kinds for models
-    and images, OutputError for the folder; whole or not at all.
+    headers say is checked of all files before the first one is segmented. An image that fails all the same is named
+    in ``failed`` and the others go on; then, and on Ctrl-C, the folder holds what is finished. resume: keep what
+    ``folder`` holds of the same files, made by the same model and settings, and of files that are not asked for again;
+    make the rest.
+
+    Raises InputError and its kinds for models and images, OutputError for the folder; an InputError with the folder
+    written where some images failed.
     """
     settings = settings or PredictSettings()
-    check_free(folder, marker=MARKER, overwrite=overwrite)
-    stage, values = open_model(model, settings.memory_gib)
+    check_free(folder, marker=MARKER, overwrite=overwrite or resume)
+    stage, values = open_model(model, settings.memory_gib, bfloat16=settings.bfloat16)
     if not settings.mirror:
         _leave_out_mirrored(stage, model)
     images = [one for parts in images for one in _expanded(parts)]
@@ -84,33 +94,66 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
     if isinstance(stage, ForeignSegment):
         stage.watch = lambda text: progress(f"  {text}")
     names = _names(images)
-    with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
-        rows = []
+    chosen = values or tuple(range(len(stage.classes)))
+    head = {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "model": model.name,
+            "weights": weights_hash(stage), "settings": asdict(settings),
+            "classes": [{"name": n, "value": v} for n, v in zip(stage.classes, chosen, strict=True)],
+            "mirrored_copies": None if not isinstance(stage, ForeignSegment) else settings.mirror and bool(
+                stage.preparation.mirror)}
+    finished = finished_in(folder / MARKER, head) if resume else {}
+    rows: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    errors: list[FirstreadError | KeyboardInterrupt] = []
+    with new_folder(folder, marker=MARKER, overwrite=overwrite or resume) as work:
         for number, (name, parts) in enumerate(zip(names, images, strict=True), start=1):
             progress(f"{name} ({number} of {len(names)})")
-            started = time.perf_counter()
-            image = read_channels(parts, spacing_mm=settings.spacing_mm, series=settings.series)
             try:
-                with torch.no_grad():
-                    soft = stage(image)
+                rows.append(kept(finished.get(name), parts, folder, work)
+                            or _segmented(stage, chosen, name, parts, work, settings))
             except FirstreadError as error:
-                raise type(error)(f"{name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
-            hard = hardened(stage, soft)
-            chosen = values or tuple(range(len(hard.names)))
-            written = write_values(work / f"{name}.nii.gz", hard, chosen)
-            if settings.probabilities:
-                written += _write_probabilities(work, name, soft)
-            if settings.seg:
-                written += _write_seg(work, name, hard)
-            rows.append({"input": [p.name for p in parts], "sha256": [file_hash(p) for p in parts], "files": written,
-                         "volume_ml": _volumes(hard), "warnings": [n.text for n in soft.notes],
-                         "seconds": round(time.perf_counter() - started, 2)})
-        document = {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "model": model.name,
-                    "classes": [{"name": n, "value": v} for n, v in zip(hard.names, chosen, strict=True)],
-                    "mirrored_copies": None if not isinstance(stage, ForeignSegment) else settings.mirror and bool(
-                        stage.preparation.mirror), "images": rows, "versions": versions()}
+                errors.append(error)
+                failed.append({"input": [p.name for p in parts], "reason": str(error)})
+                progress(f"  {error}")
+            except KeyboardInterrupt as error:
+                errors.append(error)
+                break
+        rows += [row for name, row in finished.items() if name not in names and kept(row, None, folder, work)]
+        if errors and not rows:
+            raise errors[0]
+        document = {**head, "images": rows, "failed": failed, "versions": versions()}
         (work / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if errors and isinstance(errors[-1], KeyboardInterrupt):
+        raise errors[-1]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(images)} images that could not be segmented, first "
+                         f"{failed[0]['reason'].rstrip('.')}", expected=f"all as the {len(rows)} that were",
+                         remedy=f"mend those that {MARKER} names as failed, and add --resume")
     return document
+
+
+def _segmented(stage: Stage, values: Sequence[int], name: str, parts: Sequence[Path], work: Path,
+               settings: PredictSettings) -> dict[str, Any]:
+    """One image: its files in ``work``, all or none, and what is said of it."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=work) as part:
+        home = Path(part)
+        try:
+            image = read_channels(parts, spacing_mm=settings.spacing_mm, series=settings.series)
+            with torch.no_grad():
+                soft = stage(image)
+        except FirstreadError as error:
+            raise type(error)(f"{name}: {error.got}", expected=error.expected, remedy=error.remedy) from error
+        hard = hardened(stage, soft)
+        written = write_values(home / f"{name}.nii.gz", hard, values)
+        if settings.probabilities:
+            written += _write_probabilities(home, name, soft)
+        if settings.seg:
+            written += _write_seg(home, name, hard)
+        for path in home.iterdir():
+            path.rename(work / path.name)
+    return {"name": name, "input": [p.name for p in parts], "sha256": [file_hash(p) for p in parts], "files": written,
+            "volume_ml": _volumes(hard), "warnings": [n.text for n in soft.notes],
+            "seconds": round(time.perf_counter() - started, 2)}
 
 
 def _leave_out_mirrored(stage: Stage, model: Path) -> None:

@@ -17,8 +17,8 @@ from firstread.core.errors import SettingError
 
 
 def _plain(x: Tensor) -> bool:
-    """Whether x is float32 on the CPU and no gradient is asked: then volumes take the ways below."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_grad_enabled()
+    """Whether x is float32 or bfloat16 on the CPU and no gradient is asked: then volumes take the ways below."""
+    return x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 class Conv3d(nn.Conv3d):
@@ -37,14 +37,14 @@ class Conv3d(nn.Conv3d):
 class GroupNorm3d(nn.GroupNorm):
     """torch's group norm; for volumes with the channels last without torch's loss of precision there.
 
-    torch adds the voxels one after the other in float32 (an error of 2e-4 over 64³); here a matrix product adds them.
+    torch adds the voxels one after the other in float32 (an error of 2e-4 over 64³); here blocks of them are added
+    first. In bfloat16 that error is below the rounding of the result, and torch's own is faster.
     """
 
     def forward(self, x: Float[Tensor, "batch channels z y x"]) -> Float[Tensor, "batch channels z y x"]:
-        if not _plain(x) or x.is_contiguous():
+        if not _plain(x) or x.is_contiguous() or x.dtype != torch.float32:
             return super().forward(x)
-        voxels = x.movedim(1, -1).flatten(1, -2)
-        mean, square = voxels.mean(dim=1), (voxels.mT @ voxels).diagonal(dim1=-2, dim2=-1) / voxels.shape[1]
+        mean, square = _moments(x.movedim(1, -1).flatten(1, -2))
         mean, square = (v.unflatten(1, (self.num_groups, -1)).mean(dim=2, keepdim=True) for v in (mean, square))
         deviation = ((square - mean * mean).clamp_min(0) + self.eps).sqrt()
         scale = self.weight.unflatten(0, (self.num_groups, -1)) / deviation
@@ -52,11 +52,20 @@ class GroupNorm3d(nn.GroupNorm):
         return torch.addcmul(shift[..., None, None, None], x, scale.flatten(1)[..., None, None, None])
 
 
+def _moments(voxels: Float[Tensor, "batch voxel channels"]) -> tuple[Tensor, Tensor]:
+    """Mean of the values and of their squares, ``[batch, channels]``, block by block."""
+    total = square = voxels.new_zeros(voxels.shape[0], voxels.shape[2])
+    for block in voxels.split(16384, dim=1):
+        total = total + block.sum(dim=1)
+        square = square + block.square().sum(dim=1)
+    return total / voxels.shape[1], square / voxels.shape[1]
+
+
 def convolution(channels_in: int, channels_out: int, *, dims: int) -> nn.Sequential:
     """Convolution of three voxels, group norm, rectifier: ``relu(norm(w * x))``."""
     kind, norm = {2: (nn.Conv2d, nn.GroupNorm), 3: (Conv3d, GroupNorm3d)}[dims]
     return nn.Sequential(kind(channels_in, channels_out, 3, padding=1, bias=False),
-                         norm(math.gcd(8, channels_out), channels_out), nn.ReLU())
+                         norm(math.gcd(8, channels_out), channels_out), nn.ReLU(inplace=True))
 
 
 class UNet(nn.Module):
