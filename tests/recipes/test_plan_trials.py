@@ -74,8 +74,8 @@ def test_one_change_each():
 
     classes = (ClassPlan("background", 0), ClassPlan("a", 1))
     base = Plan(classes=classes, mode="2d", spacing_mm=(None,) * 3, patch=(16, 16))
-    made = evidence_plan_options.plans(base, ["boundary", "fcn"])
-    assert list(made) == ["base", "boundary", "fcn"] and made["base"] == base
+    made = evidence_plan_options.plans(base)
+    assert list(made) == list(evidence_plan_options.TITLES) and made["base"] == base
     assert replace(made["boundary"], loss=base.loss) == base and replace(made["fcn"], network=base.network) == base
 
 

@@ -8,25 +8,21 @@ Every fold is kept in the work folder: stop the command, run it again, and it go
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 from torch import Tensor
 
-from firstread.core.errors import FirstreadError
 from firstread.core.geometry import Grid
 from firstread.jobs.segment_prepare import fingerprint_of
 from firstread.nets.plan import LossPlan, NetworkPlan, Plan
 from firstread.recipes.evidence_segment import STEPS, base_plan, write_data
-from firstread.recipes.files import write_text
-from firstread.recipes.plan_trials import Trials, difference_text, mean_text, of_seed
+from firstread.recipes.plan_trials import Say, Trials, command, difference_text, mean_text, of_seed
 from firstread.trust.segmentation import score_labels
 
 METRICS = {"Dice": 3, "HD95, mm": 1, "pieces too many": 2}  # and digits of each
@@ -46,11 +42,10 @@ BASE = "base"
 TITLES = {BASE: "the default plan", **{name: title for name, (title, _) in (TERMS | NETWORKS).items()}}
 
 
-def plans(base: Plan, names: Sequence[str]) -> dict[str, Plan]:
+def plans(base: Plan) -> dict[str, Plan]:
     """The default plan, and it with one change each."""
-    made = {BASE: base}
-    made |= {name: replace(base, loss=loss) for name, (_, loss) in TERMS.items() if name in names}
-    return made | {name: replace(base, network=network) for name, (_, network) in NETWORKS.items() if name in names}
+    return {BASE: base, **{name: replace(base, loss=loss) for name, (_, loss) in TERMS.items()},
+            **{name: replace(base, network=network) for name, (_, network) in NETWORKS.items()}}
 
 
 def measured(probability: Float[Tensor, "classes z y x"], truth: Integer[Tensor, "z y x"], grid: Grid
@@ -106,34 +101,17 @@ def page(trials: Trials, found: dict[str, list[dict]], seeds: Sequence[int]) -> 
     return "\n".join(lines)
 
 
+def evidence(folder: Path, work: Path, steps: int, seeds: Sequence[int], say: Say) -> str:
+    """All runs, and the page."""
+    data = write_data(folder, work / "data")
+    trials = Trials(data, plans(base_plan(fingerprint_of(data, progress=say), steps=steps)), measured, work)
+    return page(trials, trials.run(seeds, say=say), seeds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evidence_plan_options",
-                                     description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="files patientNNN.npz")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for plan-options.md")
-    parser.add_argument("--work", type=Path, required=True, help="folder where runs are kept")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each fold")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each fold")
-    parser.add_argument("--options", nargs="+", choices=list(TERMS | NETWORKS), default=list(TERMS | NETWORKS))
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    seeds = range(given.seeds)
-    try:
-        data = write_data(given.folder, given.work / "data")
-        base = base_plan(fingerprint_of(data, progress=_say), steps=given.steps)
-        trials = Trials(data, plans(base, given.options), measured, given.work)
-        text = page(trials, trials.run(seeds, say=_say), seeds)
-    except FirstreadError as error:
-        print(f"evidence_plan_options: {error}", file=sys.stderr)
-        return 2
-    given.output.mkdir(parents=True, exist_ok=True)
-    write_text(given.output / "plan-options.md", text)
-    return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return command("plan-options.md", (__doc__ or "").splitlines()[0], evidence, steps=STEPS, seeds=2,
+                   arguments=arguments)
 
 
 if __name__ == "__main__":

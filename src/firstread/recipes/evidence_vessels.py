@@ -9,7 +9,6 @@ Every fold is kept in the work folder: stop the command, run it again, and it go
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from firstread.analyze.vessels import filled_outside
-from firstread.core.errors import FirstreadError, InputError
+from firstread.core.errors import InputError
 from firstread.core.geometry import Grid
 from firstread.core.records import HardLabels, Image, Rows
 from firstread.io.nifti import write_image, write_labels
@@ -34,7 +33,7 @@ from firstread.ops.regions import dice
 from firstread.ops.skeleton import centreline_dice
 from firstread.recipes.evidence_classical import TITLES, auc, read_fundus, vessels
 from firstread.recipes.files import write_text
-from firstread.recipes.plan_trials import Row, Trials, difference_text, mean_text, of_seed
+from firstread.recipes.plan_trials import Row, Say, Trials, command, difference_text, mean_text, of_seed
 
 OUTSIDE = 255
 FOLDS, STEPS, BATCH, PATCH = 4, 400, 8, (96, 96)
@@ -72,9 +71,9 @@ def write_data(folder: Path, home: Path) -> DataSet:
     return find_data(home)
 
 
-def plans(data: DataSet, *, steps: int) -> dict[str, Plan]:
+def plans(data: DataSet, *, steps: int, say: Say) -> dict[str, Plan]:
     """One for each arm; all but network and loss is the same."""
-    plan = plan_for(fingerprint_of(data, progress=_say), ignored_value=data.ignored)
+    plan = plan_for(fingerprint_of(data, progress=say), ignored_value=data.ignored)
     plan = replace(plan, patch=PATCH, augmentation=replace(plan.augmentation, flip=("y", "x")), overlap=0.25,
                    training=TrainingPlan(steps=steps, batch=BATCH, folds=FOLDS, warmup=20, averaging=0.98))
     return {arm: replace(plan, network=network, loss=loss) for arm, (_, network, loss) in ARMS.items()}
@@ -138,33 +137,17 @@ def page(trials: Trials, learned: dict[str, list[Row]], unlearned: dict[str, lis
     return "\n".join(lines)
 
 
+def evidence(folder: Path, work: Path, steps: int, seeds: Sequence[int], say: Say) -> str:
+    """All runs, and the page."""
+    data = write_data(folder, work / "data")
+    trials = Trials(data, plans(data, steps=steps, say=say), measured, work)
+    learned = trials.run(seeds, say=say)
+    return page(trials, learned, classical(folder, [s.name for s in data.samples]), seeds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evidence_vessels",
-                                     description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="DRIVE's images as PNG")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for vessels.md")
-    parser.add_argument("--work", type=Path, required=True, help="folder where runs are kept")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each fold")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    seeds = range(given.seeds)
-    try:
-        data = write_data(given.folder, given.work / "data")
-        trials = Trials(data, plans(data, steps=given.steps), measured, given.work)
-        learned = trials.run(seeds, say=_say)
-        text = page(trials, learned, classical(given.folder, [s.name for s in data.samples]), seeds)
-    except FirstreadError as error:
-        print(f"evidence_vessels: {error}", file=sys.stderr)
-        return 2
-    given.output.mkdir(parents=True, exist_ok=True)
-    write_text(given.output / "vessels.md", text)
-    return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return command("vessels.md", (__doc__ or "").splitlines()[0], evidence, steps=STEPS, seeds=1, arguments=arguments)
 
 
 if __name__ == "__main__":

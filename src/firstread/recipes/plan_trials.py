@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from firstread.analyze.trained import SegmentByPlan
+from firstread.core.errors import FirstreadError
 from firstread.core.geometry import Grid
 from firstread.jobs.segment_data import DataSet, class_indices, load_sample
 from firstread.jobs.segment_fold import trained_fold
@@ -30,6 +33,8 @@ Row = dict[str, Any]
 Measure = Callable[[Float[Tensor, "classes z y x"], Integer[Tensor, "z y x"], Grid], dict[str, float]]
 """Probabilities, true classes (255: nobody decided) and grid of one image to its numbers, NaN where there is none."""
 Say = Callable[[str], None]
+Make = Callable[[Path, Path, int, Sequence[int], Say], str]
+"""Data folder, work folder, steps, seeds, and where to tell how far it is, to a page's text."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +115,25 @@ def difference_text(rows: Sequence[Row], others: Sequence[Row], metric: str, dig
 def of_seed(rows: Sequence[Row], seed: int) -> list[Row]:
     """The rows of one seed."""
     return [row for row in rows if row["seed"] == seed]
+
+
+def command(page: str, about: str, make: Make, *, steps: int, seeds: int, arguments: Sequence[str] | None) -> int:
+    """The command of a page: ``FOLDER -o OUT --work FOLDER [--steps N] [--seeds N]``; its exit code."""
+    name = f"evidence_{page.removesuffix('.md').replace('-', '_')}"
+    parser = argparse.ArgumentParser(prog=f"python -m firstread.recipes.{name}", description=about)
+    parser.add_argument("folder", type=Path, help="the data")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=f"folder for {page}")
+    parser.add_argument("--work", type=Path, required=True, help="folder where runs are kept")
+    parser.add_argument("--steps", type=int, default=steps, help="of each fold")
+    parser.add_argument("--seeds", type=int, default=seeds, help="trainings of each fold")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        text = make(given.folder, given.work, given.steps, range(given.seeds),
+                    lambda line: print(line, file=sys.stderr, flush=True))
+    except FirstreadError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    given.output.mkdir(parents=True, exist_ok=True)
+    write_text(given.output / page, text)
+    return 0
