@@ -60,7 +60,8 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(recipe, "VESSELS", {"tophat": ((1.0, 2.0),), "lines": ((1.0,),)})
     monkeypatch.setattr(classical_lesions, "CLICKS", 2)
     monkeypatch.setattr(classical_lesions, "lesion_methods", lambda: {"region growing": {
-        "width 3": lambda reach: classical_lesions.GrowRegion(width=3.0, reach_mm=reach)}})
+        "width 3": lambda reach: classical_lesions.GrowRegion(width=3.0, reach_mm=reach)},
+        "random walker": {"as it is": lambda reach: classical_lesions._prompted("walker", reach)}})
     eyes, lumps = tmp_path / "fundus_drive", tmp_path / "ct_mr_lesion"
     eyes.mkdir()
     lumps.mkdir()

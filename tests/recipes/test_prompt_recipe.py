@@ -13,7 +13,7 @@ from firstread.chains.prompted import open_promptable
 from firstread.core.errors import FormatError, InputError, SettingError
 from firstread.core.keys import Key
 from firstread.learn.losses import UNKNOWN
-from firstread.recipes import prompt_network
+from firstread.recipes import evaluate_prompt, prompt_network
 from firstread.recipes.prompt_scenes import draw_scene
 from firstread.recipes.prompt_users import draw_task, draw_tasks
 from firstread.recipes.registry import find
@@ -128,3 +128,18 @@ def test_methods_by_name():
     assert isinstance(open_promptable("walker", reach_mm=7.0), RandomWalker)
     with pytest.raises(InputError, match="no weights at scribble"):
         open_promptable("scribble")
+
+
+def test_measured_on_simulated_scenes_and_put_into_the_card(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_prompt, "SCENES", 8)
+    monkeypatch.setattr(evaluate_prompt, "HEARTS", 1)
+    monkeypatch.setattr(prompt_network, "WIDTHS", (4, 8))
+    prompt_network.train(tmp_path, steps=1)
+    assert evaluate_prompt.main([str(tmp_path)]) == 0
+    card = json.loads((tmp_path / "prompt.json").read_text())
+    found = card["evaluation"]["random walker"]["shapes"]
+    assert set(found) == {*evaluate_prompt.TOLD, "ended"} and found["box"].startswith("0.")
+    text = (tmp_path / "prompt.md").read_text()
+    assert "| shapes | network | " in text and "| hearts | random walker | " in text and "## Limits" in text
+    assert evaluate_prompt.main([str(tmp_path / "nothing")]) == 2
+    assert "train it" in capsys.readouterr().err

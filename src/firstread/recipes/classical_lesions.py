@@ -1,4 +1,4 @@
-"""Two real lesions, segmented from a click without learning, for :mod:`firstread.recipes.evidence_classical`."""
+"""Two real lesions, segmented from a click, for :mod:`firstread.recipes.evidence_classical`; one method is learned."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from jaxtyping import Bool
 from scipy import ndimage
 from torch import Tensor
 
+from firstread.analyze.prompted import SegmentPrompted
 from firstread.analyze.seeded import GrowRegion, RandomWalk, Watershed
+from firstread.chains.prompted import open_promptable
 from firstread.core.errors import FormatError
 from firstread.core.geometry import Grid
+from firstread.core.prompts import Prompts
 from firstread.core.records import Findings, Image, Rows
 from firstread.core.stage import Stage
 from firstread.ops.regions import dice, largest_component
@@ -76,7 +79,13 @@ def lesion_methods() -> dict[str, dict[str, Callable[[float], Stage]]]:
     return {"region growing": {f"width {w:g}": partial(_growing, w) for w in (2.0, 2.5, 3.0, 4.0)},
             "random walker": {f"beta {b:g}": partial(_walking, b) for b in (3.0, 10.0, 30.0, 130.0)},
             "watershed": {f"sigma {s:g} px": partial(_flooding, s) for s in (1.0, 2.0, 3.0)},
-            "the circle itself": {"": partial(_growing, 1e6)}}
+            "the circle itself": {"": partial(_growing, 1e6)},
+            "`segment prompt`, random walker": {"as it is": partial(_prompted, "walker")},
+            "`segment prompt`, network (learned)": {"as it is": partial(_prompted, "prompt")}}
+
+
+def _prompted(model: str, reach_mm: float) -> Stage:
+    return SegmentPrompted(method=open_promptable(model, reach_mm=reach_mm), propagate="space")
 
 
 def _growing(width: float, reach_mm: float) -> Stage:
@@ -122,6 +131,9 @@ def farthest_mm(truth: Bool[Tensor, "z y x"], image: Image, place: Sequence[int]
 
 
 def _from_click(stage: Stage, image: Image, place: Sequence[int]) -> Bool[Tensor, "z y x"]:
+    if isinstance(stage, SegmentPrompted):
+        with torch.no_grad():
+            return stage(image, Prompts.on_grid(image.grid, points=[place[::-1]])).data[0, 0, 1] > 0.5
     index = torch.tensor([[place[::-1]]], dtype=torch.float64)
     made = stage(image, Findings(Rows.subjects(1), image.grid.to_mm(index), torch.ones(1, 1), ("lesion",)))
     return made.data[0, 0, 0] > 0

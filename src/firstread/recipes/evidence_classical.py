@@ -1,7 +1,7 @@
 """Classical vision on real images: ``python -m firstread.recipes.evidence_classical FOLDER -o docs/evidence``.
 
-FOLDER holds ``fundus_drive`` (vessels: tubeness, a threshold) and ``ct_mr_lesion`` (two lesions, from a click). Nothing
-is learned; the few settings are chosen on other images than those they are tested on. Writes ``classical.md``.
+FOLDER holds ``fundus_drive`` (vessels: tubeness, a threshold) and ``ct_mr_lesion`` (two lesions, from a click). One
+row is learned; the few settings are chosen on other images than those they are tested on. Writes ``classical.md``.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
          found: LesionTable) -> str:
     """The page in Markdown."""
     lines = ["# Classical vision, real images", "",
-             "Made by `python -m firstread.recipes.evidence_classical FOLDER`. Nothing here is learned: rows to stand "
-             "beside learned ones.", "", "## Vessels of the retina", "",
+             "Made by `python -m firstread.recipes.evidence_classical FOLDER`. Nothing here is learned, the last row "
+             "aside: rows to stand beside learned ones.", "", "## Vessels of the retina", "",
              f"{len(names)} training images of DRIVE ({names[0]} to {names[-1]}), green channel, first observer, "
              "within the field of view. Scales, share of pixels and smallest piece are chosen for the best Dice on one "
              "half of the images (in order of number) and tested on the other, both ways. Mean over images, 95 % "
@@ -150,7 +150,9 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
               f"that holds the lesion, {CIRCLE:g} times as wide as need be. The user is supposed to draw it; here it "
               "is known from the truth, and what it is worth by itself is the last method. Settings are those that did "
               "best on the other case; the circle and the settings tried were revised after a first look at these two "
-              "cases. Mean over clicks, smallest and largest in brackets; two cases give no interval.",
+              "cases. `segment prompt` is told how far the circle reaches, within slices, and has no settings; its "
+              "network is the one learned row here, from [simulated scenes alone](../prompt.md). Mean over clicks, "
+              "smallest and largest in brackets; two cases give no interval.",
               "",
               "| method | case | Dice | HD95, mm | settings |", "|---|---|---|---|---|"]
     for method, cases in found.items():

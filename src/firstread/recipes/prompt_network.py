@@ -26,9 +26,12 @@ NAME = "prompt"
 SUMMARY = "a mask of what a click, a box or the mask of a neighbouring slice points at; simulated scenes alone"
 SEED, STEPS, CORRECTING = 0, 7500, 2  # every second step has clicks where the network is wrong
 WIDTHS, EVERY = (24, 48, 96, 192), 250
-LIMITS = ("Trained on shapes of no anatomy and on simulated hearts, never on a real image: what stands out by anatomy "
-          "alone is not found. Planes one by one, grey values of one channel. A click says little of what is meant: "
-          "the object or a part of it; a box or a second click says more. Look at every mask.")
+LIMITS = (
+    "Trained for half an hour of one core on shapes of no anatomy and on simulated hearts, never on a real image: what "
+    "is bounded by anatomy alone and not by what is seen is not found.",
+    "One click does not say whether the object is meant or a part of it: a box or a second click says more.",
+    "Planes one by one, one channel of grey values; objects of 6 to some 100 pixels.",
+    "Not for clinical use; look at every mask.")
 
 
 def network() -> ResUNet:
@@ -77,7 +80,7 @@ def train(output: Path, device: str = "cpu", steps: int | None = None, data: Pat
               warmup=100, averaging=0.998, checkpoint=output / "prompt.pt", every=EVERY)
     card = {"name": NAME, "summary": SUMMARY, "recipe": "prompt_network", "seed": SEED, "steps": count,
             "data": f"{count} steps of eight tasks: six of three simulated scenes, two of a simulated heart; no image "
-                    "of a person", "network": {"channels_in": CHANNELS, "widths": WIDTHS}, "licence": "Apache-2.0",
-            "limits": LIMITS}
+                    "of a person", "network": {"channels_in": CHANNELS, "widths": list(WIDTHS)},
+            "licence": "Apache-2.0", "limits": list(LIMITS)}
     write_text(output / f"{NAME}.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return write_weight(net, output / f"{NAME}.safetensors")

@@ -73,7 +73,7 @@ def draw_tasks(key: Key, step: int) -> list[Task]:
     g = key.generator(step, SCENES)
     stacks, labels = _hearts(key, step // STACK_STEPS)
     for _ in range(2):
-        made.append(draw_task(_heart_scene(stacks, labels, g), g, "before" if _uniform(g, 0, 1) < 0.3 else None))
+        made.append(draw_task(heart_scene(stacks, labels, g), g, "before" if _uniform(g, 0, 1) < 0.3 else None))
     return made
 
 
@@ -89,7 +89,7 @@ def _hearts(key: Key, number: int) -> tuple[Float[Tensor, "slice y x"], Tensor]:
     return _STACKS[key, number]
 
 
-def _heart_scene(images: Tensor, labels: Tensor, g: Generator) -> Scene:
+def heart_scene(images: Tensor, labels: Tensor, g: Generator) -> Scene:
     """Two neighbouring slices and one of the heart's structures; magnified as scanners differ."""
     first = int(torch.randint(len(images) - 1, (), generator=g))
     order = [first, first + 1] if _uniform(g, 0, 1) < 0.5 else [first + 1, first]
