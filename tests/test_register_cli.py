@@ -109,6 +109,27 @@ def test_headers_far_apart_and_folds_are_said_on_the_page(files, tmp_path):
     assert [note.code for note in wrong] == ["not_inverted"]
 
 
+def test_one_frame_of_several_is_said(files, tmp_path):
+    head = open_file(files["moving head"]).case["image"]
+    series = tmp_path / "series.nii.gz"
+    write_image(series, replace(head, data=torch.cat((head.data * 0, head.data, head.data), dim=1)))
+    rigid, fixed = {"kind": "rigid"}, files["fixed head"]
+    with pytest.raises(SettingError, match=r"series\.nii\.gz, which has 3 frames; .*--moving-frame: a number from 0"):
+        register_to_folder(fixed, series, tmp_path / "out", RegisterSettings(**rigid))
+    for wrong in ("3", "-1", "last"):
+        with pytest.raises(SettingError, match=f"--frame {wrong} for .* expected mean, or a number from 0 to 2"):
+            register_to_folder(series, fixed, tmp_path / "out", RegisterSettings(frame=wrong))
+    assert not (tmp_path / "out").exists()
+    alone = register_to_folder(fixed, files["moving head"], tmp_path / "alone", RegisterSettings(**rigid))
+    for frame in ("1", "mean"):
+        made = register_to_folder(fixed, series, tmp_path / frame, RegisterSettings(moving_frame=frame, **rigid))
+        assert made.after.data.shape == alone.after.data.shape
+        assert torch.allclose(made.alignment.forward.matrix, alone.alignment.forward.matrix, atol=0.1)
+    done = CliRunner().invoke(app, ["register", str(fixed), str(series), "-o", str(tmp_path / "cli"), "--type", "rigid",
+                                    "--moving-frame", "9"])
+    assert done.exit_code != 0 and "--moving-frame 9 for series.nii.gz, which has 3 frames" in str(done.exception)
+
+
 def test_an_unusable_image_is_named(files, tmp_path):
     colours = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii.gz")

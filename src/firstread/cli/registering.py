@@ -26,13 +26,16 @@ def register(
     spacing: Annotated[str | None, typer.Option(help="Voxel size z,y,x in mm where the files state none.")] = None,
     series: Annotated[str | None, typer.Option(help="Which DICOM series FIXED is: number, UID or description.")] = None,
     moving_series: Annotated[str | None, typer.Option(help="Which DICOM series MOVING is.")] = None,
+    frame: Annotated[str | None, typer.Option(help="Which frame of FIXED, from 0, or mean, where it has "
+                                              "several.")] = None,
+    moving_frame: Annotated[str | None, typer.Option(help="Which frame of MOVING, from 0, or mean.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Align two images: warped image, transform both ways (ITK, ANTs) and a page out. Nothing is drawn at random."""
     from firstread.jobs.register import RegisterSettings, register_to_folder
 
     settings = RegisterSettings(kind=kind, first=first, metric=metric, spacing_mm=numbers(spacing), series=series,
-                                moving_series=moving_series)
+                                moving_series=moving_series, frame=frame, moving_frame=moving_frame)
     made = register_to_folder(fixed, moving, output, settings, labels=labels, fixed_labels=fixed_labels,
                               overwrite=overwrite, progress=say)
     say(f"{output / 'page.html'}  ({made.seconds:.0f} s)")

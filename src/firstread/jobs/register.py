@@ -17,7 +17,7 @@ from firstread.analyze.canonical import onto
 from firstread.analyze.register import First, Kind, MetricName, Register
 from firstread.core.alignment import Alignment
 from firstread.core.case import Case
-from firstread.core.errors import FirstreadError, GeometryError, InputError
+from firstread.core.errors import FirstreadError, GeometryError, InputError, SettingError
 from firstread.core.geometry import Grid, Transform
 from firstread.core.provenance import file_hash, peak_memory_mb, versions
 from firstread.core.records import Image, Rows
@@ -39,7 +39,8 @@ MOST_LABELS = 1000
 @dataclass(frozen=True)
 class RegisterSettings:
     """What a user can say: kind, first and metric as for Register; spacing_mm (z, y, x) where files state none;
-    series, moving_series: of the DICOM folder of the fixed and of the moving image."""
+    series, moving_series: of the DICOM folder of the fixed and of the moving image; frame, moving_frame: which frame of
+    each, from 0, or "mean", where a file has several."""
 
     kind: Kind = "deformable"
     first: First = "affine"
@@ -47,6 +48,8 @@ class RegisterSettings:
     spacing_mm: tuple[float, float, float] | None = None
     series: str | None = None
     moving_series: str | None = None
+    frame: str | None = None
+    moving_frame: str | None = None
 
 
 def register(fixed: Path, moving: Path, settings: RegisterSettings | None = None, *, labels: Path | None = None,
@@ -115,7 +118,26 @@ def _read(path: Path, name: str, settings: RegisterSettings, progress: Progress)
     if not isinstance(image, Image):
         raise InputError(f"{path.name}, which holds k-space", expected="images", remedy="reconstruct it first")
     data = image.data.abs() if image.data.is_complex() else image.data
-    return replace(image, data=data.float(), rows=Rows.subjects(image.batch))
+    frame, option = (settings.moving_frame, "--moving-frame") if name == "moving" else (settings.frame, "--frame")
+    times_s = image.times_s if data.shape[1] == 1 else None
+    return replace(image, data=_one_frame(data.float(), frame, option, path.name), times_s=times_s,
+                   rows=Rows.subjects(image.batch))
+
+
+def _one_frame(data: Tensor, frame: str | None, option: str, name: str) -> Tensor:
+    """One frame of ``[batch, time, channel, z, y, x]``, or the mean of all. Raises SettingError where it is unsaid
+    which, or there is none of that number."""
+    count = data.shape[1]
+    if frame is None and count > 1:
+        raise SettingError(f"{name}, which has {count} frames", expected="one frame of each image",
+                           remedy=f"say which with {option}: a number from 0 to {count - 1}, or mean")
+    if frame is None or frame == "mean":
+        return data.mean(dim=1, keepdim=True)
+    if not frame.isdecimal() or int(frame) >= count:
+        raise SettingError(f"{option} {frame} for {name}, which has {count} "
+                           f"{'frame' if count == 1 else 'frames'}", remedy="correct it",
+                           expected=f"mean, or a number from 0 to {count - 1}")
+    return data[:, int(frame):int(frame) + 1]
 
 
 def _segment_values(*paths: Path | None) -> dict[str, int]:
