@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,8 +52,8 @@ def test_scores_are_dice_and_kept(subject, tmp_path):
     kept = [(name, never) for name, _ in cases]
     assert recipe.all_scores(kept, METHODS, tmp_path, lambda text: None, names=names) == first
     one = {"a lesion": {method: rows[:1] for method, rows in first["LV cavity"].items()}}
-    text = recipe.page(first, first, first, one)
-    assert text.count("| LV cavity | 3 | network |") == 3 and text.count("| a lesion | 1 | network |") == 1
+    text = recipe.page(first, first, first, one, one)
+    assert text.count("| LV cavity | 3 | network |") == 3 and text.count("| a lesion | 1 | network |") == 2
     assert text.count("| LV cavity | 0.000 [0.000, 0.000]") == 3 and "simulated" in text
 
 
@@ -67,3 +68,11 @@ def test_patients_have_intervals_and_single_cases_none():
     assert recipe.cell([0.5, 0.7, 0.9], ["a", "b", "c"]).startswith("0.700 [")
     assert recipe.cell([0.5], ["a"]) == "0.500"
     assert recipe.main(["nowhere"]) == 2
+
+
+def test_a_brain_is_seen_in_transverse_slices(tmp_path):
+    values = torch.arange(2 * 3 * 4).reshape(2, 3, 4).numpy()
+    np.savez(tmp_path / "scan.npz", vol=values.astype(float), seg=values)
+    image, labels = recipe.read_brain(tmp_path / "scan.npz")
+    assert image.grid.shape == (3, 2, 4) and labels[2, 1, 3] == values[1, 2, 3]
+    assert image.data[0, 0, 0, 2, 1, 3] == values[1, 2, 3]

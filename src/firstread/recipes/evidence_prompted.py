@@ -2,9 +2,9 @@
 
     python -m firstread.recipes.evidence_prompted FOLDER -o docs/evidence --work FOLDER
 
-FOLDER holds ``acdc`` (short-axis scans, end-diastole), ``sunnybrook`` (single slices) and ``ct_mr_lesion`` (two
-lesions). Simulated hearts come with the program. Each subject is kept in the work folder: kill it, run it again, and it
-goes on. Writes ``prompted.md``.
+FOLDER holds ``acdc`` (short-axis scans, end-diastole), ``sunnybrook`` (single slices), ``ct_mr_lesion`` (two lesions)
+and ``brain`` (a scan with FreeSurfer's labels). Simulated hearts come with the program. Each subject is kept in the
+work folder: kill it, run it again, and it goes on. Writes ``prompted.md``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from firstread.trust.segmentation import summarize
 HEARTS, FIRST_SEED, CLICKS = 6, 100, 3
 NAMES = {1: "LV cavity", 3: "RV cavity", 2: "LV myocardium"}
 LESIONS = (("lung nodule, CT", "lung1_crop"), ("brain tumour, MR", "brain1"))
+BRAIN = {4: "left lateral ventricle", 10: "left thalamus", 12: "left putamen", 16: "brain stem"}  # FreeSurfer's numbers
 KINDS = ("box", "one point", "three points")
 METHODS: dict[str, Callable[[], Promptable]] = {"random walker": partial(open_promptable, "walker"),
                                                 "network": partial(open_promptable, "prompt")}
@@ -136,6 +137,15 @@ def read_largest(files: Sequence[Slice]) -> tuple[Image, Tensor]:
     return Image(Rows.subjects(1), chosen.image[None, None, None, None], grid), chosen.cavity[None].to(torch.uint8)
 
 
+def read_brain(file: Path) -> tuple[Image, Tensor]:
+    """Image and labels of the scan, at 1 mm, in transverse slices."""
+    with np.load(file) as stored:
+        data, labels = (torch.from_numpy(stored[name].astype(kind)).transpose(0, 1).contiguous()
+                        for name, kind in (("vol", np.float32), ("seg", np.int32)))
+    grid = Grid.from_spacing((data.shape[0], data.shape[1], data.shape[2]), (1.0, 1.0, 1.0), frame="detector")
+    return Image(Rows.subjects(1), data[None, None, None], grid), labels
+
+
 def all_scores(subjects: Iterable[tuple[str, Read]], methods: Mapping[str, Callable[[], Promptable]],
                work: Path | None, say: Callable[[str], None], *, names: Mapping[int, str] = NAMES) -> Scores:
     """Of every method. subjects: name, and what reads image and labels [z, y, x]; names: of label values; work: where
@@ -211,7 +221,7 @@ def differences(scores: Scores, *, volume: bool = True) -> list[str]:
     return lines
 
 
-def page(real: Scores, slices: Scores, simulated: Scores, lesions: Scores) -> str:
+def page(real: Scores, slices: Scores, simulated: Scores, lesions: Scores, brain: Scores) -> str:
     """prompted.md."""
     return "\n".join([
         "# Promptable segmentation", "",
@@ -238,14 +248,16 @@ def page(real: Scores, slices: Scores, simulated: Scores, lesions: Scores) -> st
         f"{HEARTS} subjects of the phantom's test family, 2 mm pixels, noise of 3 % of the maximum added to "
         "magnitudes. The network was trained on hearts of another generator.", "", *table(simulated), "",
         *differences(simulated), "",
-        "## Lesions", "", "One case each, the largest piece of its mask: no interval.", "", *table(lesions), ""])
+        "## Lesions", "", "One case each, the largest piece of its mask: no interval.", "", *table(lesions), "",
+        "## Structures of a brain", "", "One T1 scan, brain cut out, 1 mm, FreeSurfer's labels, transverse slices: no "
+        "interval.", "", *table(brain), ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evidence_prompted", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with acdc, sunnybrook and ct_mr_lesion")
+    parser.add_argument("folder", type=Path, help="with acdc, sunnybrook, ct_mr_lesion and brain")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/evidence"))
     parser.add_argument("--work", type=Path, help="where each subject's scores are kept")
     given = parser.parse_args(arguments)
@@ -269,7 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lesions |= all_scores([(title, read)], METHODS, given.work, say, names={1: title})
         simulated, real = (all_scores(subjects, METHODS, given.work, say) for subjects in (hearts, patients))
         slices = all_scores(contours, METHODS, given.work, say, names={1: NAMES[1]})
-        write_text(given.output / "prompted.md", page(real, slices, simulated, lesions))
+        brain = all_scores([("brain", partial(read_brain, given.folder / "brain" / "t1_scan_with_labels.npz"))],
+                           METHODS, given.work, say, names=BRAIN)
+        write_text(given.output / "prompted.md", page(real, slices, simulated, lesions, brain))
     except (FirstreadError, FileNotFoundError) as error:
         print(f"evidence_prompted: {error}", file=sys.stderr)
         return 2
