@@ -42,14 +42,38 @@ class GroupNorm3d(nn.GroupNorm):
     """
 
     def forward(self, x: Float[Tensor, "batch channels z y x"]) -> Float[Tensor, "batch channels z y x"]:
-        if not _plain(x) or x.is_contiguous() or x.dtype != torch.float32:
+        if not self._by_blocks(x):
             return super().forward(x)
+        scale, shift = self._affine(x)
+        return torch.addcmul(shift, x, scale)
+
+    def taking(self, x: Float[Tensor, "batch channels z y x"]) -> Float[Tensor, "batch channels z y x"]:
+        """The same, in the memory of ``x`` where no gradient needs it: for an ``x`` that nobody else holds."""
+        if not self._by_blocks(x):
+            return self(x)
+        scale, shift = self._affine(x)
+        return torch.addcmul(shift, x, scale, out=x)
+
+    def _by_blocks(self, x: Tensor) -> bool:
+        return _plain(x) and x.dtype == torch.float32 and not x.is_contiguous()
+
+    def _affine(self, x: Float[Tensor, "batch channels z y x"]) -> tuple[Tensor, Tensor]:
+        """Scale and shift ``[batch, channels, 1, 1, 1]``."""
         mean, square = _moments(x.movedim(1, -1).flatten(1, -2))
         mean, square = (v.unflatten(1, (self.num_groups, -1)).mean(dim=2, keepdim=True) for v in (mean, square))
         deviation = ((square - mean * mean).clamp_min(0) + self.eps).sqrt()
         scale = self.weight.unflatten(0, (self.num_groups, -1)) / deviation
         shift = self.bias - (mean * scale).flatten(1)
-        return torch.addcmul(shift[..., None, None, None], x, scale.flatten(1)[..., None, None, None])
+        return scale.flatten(1)[..., None, None, None], shift[..., None, None, None]
+
+
+class Convolution(nn.Sequential):
+    """Convolution, norm, rectifier; what the convolution made is overwritten where no gradient needs it."""
+
+    def forward(self, x: Float[Tensor, "batch channels_in *space"]) -> Float[Tensor, "batch channels_out *space"]:
+        convolve, norm, rectify = self
+        made = convolve(x)
+        return rectify(norm.taking(made) if isinstance(norm, GroupNorm3d) else norm(made))
 
 
 def _moments(voxels: Float[Tensor, "batch voxel channels"]) -> tuple[Tensor, Tensor]:
@@ -61,11 +85,11 @@ def _moments(voxels: Float[Tensor, "batch voxel channels"]) -> tuple[Tensor, Ten
     return total / voxels.shape[1], square / voxels.shape[1]
 
 
-def convolution(channels_in: int, channels_out: int, *, dims: int) -> nn.Sequential:
+def convolution(channels_in: int, channels_out: int, *, dims: int) -> Convolution:
     """Convolution of three voxels, group norm, rectifier: ``relu(norm(w * x))``."""
     kind, norm = {2: (nn.Conv2d, nn.GroupNorm), 3: (Conv3d, GroupNorm3d)}[dims]
-    return nn.Sequential(kind(channels_in, channels_out, 3, padding=1, bias=False),
-                         norm(math.gcd(8, channels_out), channels_out), nn.ReLU(inplace=True))
+    return Convolution(kind(channels_in, channels_out, 3, padding=1, bias=False),
+                       norm(math.gcd(8, channels_out), channels_out), nn.ReLU(inplace=True))
 
 
 class UNet(nn.Module):
@@ -118,7 +142,8 @@ class UNet(nn.Module):
             skips.append(x)
         x = skips.pop()
         for narrow, decode in zip(reversed(self.narrow), reversed(self.up), strict=True):
-            x = decode(skips.pop() + F.interpolate(narrow(x), scale_factor=2, mode="nearest"))
+            x = F.interpolate(narrow(x), scale_factor=2, mode="nearest")
+            x = decode(x.add_(skips.pop()))
         x = self.logits(x)
         for axis, size in enumerate(space):
             x = x.narrow(axis + 2, 0, size)
