@@ -52,16 +52,22 @@ class Trials:
         Seed by seed, so that a run that is stopped has whole comparisons.
         """
         made: dict[str, list[Row]] = {name: [] for name in self.plans}
-        first = next(iter(self.plans.values()))
-        cases = prepare_cases(self.data, first, self.work / "cases", progress=say)
-        folds = split_patients(self.data.samples, first.training.folds)
         for seed in seeds:
-            for name, plan in self.plans.items():
-                seeded = replace(plan, training=replace(plan.training, seed=100 * seed))
-                for number, held in enumerate(folds):
-                    training = [case for n, case in enumerate(cases) if n not in held]
-                    made[name] += self._fold(f"{name}-{seed}-{number}", seeded, training, held, number, seed, say)
+            for name in self.plans:
+                made[name] += self.one(name, seed, say=say)
         return made
+
+    def one(self, name: str, seed: int, *, say: Say) -> list[Row]:
+        """The rows of one plan and seed."""
+        plan = self.plans[name]
+        cases = prepare_cases(self.data, plan, self.work / "cases", progress=say)
+        folds = split_patients(self.data.samples, plan.training.folds)
+        seeded = replace(plan, training=replace(plan.training, seed=100 * seed))
+        rows = []
+        for number, held in enumerate(folds):
+            training = [case for n, case in enumerate(cases) if n not in held]
+            rows += self._fold(f"{name}-{seed}-{number}", seeded, training, held, number, seed, say)
+        return rows
 
     def _fold(self, name: str, plan: Plan, cases: Sequence[PreparedCase], held: Sequence[int], number: int, seed: int,
               say: Say) -> list[Row]:
@@ -110,11 +116,6 @@ def difference_text(rows: Sequence[Row], others: Sequence[Row], metric: str, dig
     shared = sorted(set(one) & set(two))
     first, second = (torch.tensor([[side[p]] for p in shared], dtype=torch.float64) for side in (one, two))
     return paired_difference(first, second).text(digits)
-
-
-def of_seed(rows: Sequence[Row], seed: int) -> list[Row]:
-    """The rows of one seed."""
-    return [row for row in rows if row["seed"] == seed]
 
 
 def command(page: str, about: str, make: Make, *, steps: int, seeds: int, arguments: Sequence[str] | None) -> int:
