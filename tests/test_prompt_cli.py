@@ -71,11 +71,29 @@ def test_a_picture_needs_voxels_and_two_numbers_are_enough(tmp_path):
     (["--point", "1,2,3:*"], "x,y,z"), (["--box", "1,2,3"], "3 numbers"), ([], "no prompt"),
     (["--point", "1,2,1:-", "--voxels"], "no prompt"), (["--box", "5,5,0,1,9,0"], "reversed"),
     (["--point", "900,0,0"], "outside"), (["--point", "20,16,1", "--voxels", "--frame", "2"], "frame 2"),
-    (["--point", "20,16,1", "--voxels", "--model", "none.pth"], "no weights")])
+    (["--point", "20,16,1", "--voxels", "--model", "none.pth"], "no weights"),
+    (["--point", "20,16,1", "--voxels", "--model", "sam"], "no weights at sam"),
+    (["--point", "20,16,1", "--voxels", "--model", "prompt", "--reach", "0"], "reach of 0"),
+    (["--point", "20,16,1", "--voxels", "--model", "walker", "--reach", "-3"], "reach -3")])
 def test_mistakes_are_said_and_leave_nothing(cine, tmp_path, prompt, text):
     done = CliRunner().invoke(app, ["segment", "prompt", str(cine[0]), *prompt, "-o", str(tmp_path / "out")])
     assert done.exception is not None and text in str(done.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("model", "words"), [("prompt", "network prompt, trained on simulated scenes alone"),
+                                              ("walker", "random walker, no weights")])
+@pytest.mark.parametrize("prompt", [["--point", "20,16,1"], ["--box", "12,8,1,28,24,1"]])
+def test_methods_by_name_find_the_disc_in_every_slice_and_frame(cine, tmp_path, model, words, prompt):
+    done = CliRunner().invoke(app, ["segment", "prompt", str(cine[0]), *prompt, "--voxels", "--model", model, "-o",
+                                    str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    mask = np.asarray(nibabel.load(tmp_path / "out" / "mask.nii.gz").dataobj) > 0
+    both = (mask & cine[1].T[..., None, None]).sum(axis=(0, 1))
+    assert (2 * both / (mask.sum(axis=(0, 1)) + cine[1].sum()) > 0.9).all()
+    document = json.loads((tmp_path / "out" / "prompt.json").read_text())
+    assert document["method"] == words and words in (tmp_path / "out" / "page.html").read_text()
+    assert bool(document["trail"][0]["weights"]) == (model == "prompt")
 
 
 def test_another_result_is_replaced_only_when_asked(cine, tmp_path):
@@ -90,7 +108,7 @@ def test_an_empty_mask_is_said(tmp_path):
     ramp = torch.arange(480.0).reshape(1, 1, 1, 1, 20, 24)
     write_image(tmp_path / "a.nii.gz", Image(Rows.subjects(1), ramp, Grid.from_spacing((1, 20, 24), (5.0, 1.0, 1.0))))
     made = prompt_to_folder(tmp_path / "a.nii.gz", tmp_path / "out",
-                            PromptSettings(boxes=((6.0, 5.0, 17.0, 14.0),), voxels=True))
+                            PromptSettings(boxes=((6.0, 5.0, 17.0, 14.0),), voxels=True), model="walker")
     assert made["voxels"] == [0] and "nothing_found" in [w["code"] for w in made["warnings"]]
 
 

@@ -21,7 +21,7 @@ from firstread.zoo.sam import read_sam
 from firstread.zoo.store import load
 
 WALKER, NETWORK = "walker", "prompt"
-DEFAULT = WALKER
+DEFAULT = NETWORK
 
 
 def open_promptable(model: str | Path | None = None, *, prepared: Literal["auto", "sam", "medsam"] = "auto",

@@ -97,7 +97,8 @@ def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, mode
     method = open_promptable(model, prepared=settings.prepared, reach_mm=settings.reach_mm)
     progress("segmenting")
     with torch.no_grad():
-        case = prompted_chain(method, propagate=settings.propagate)(Case({"image": image, "prompts": prompts}))
+        chain = prompted_chain(method, propagate=settings.propagate).eval()
+        case = chain(Case({"image": image, "prompts": prompts}))
     labels = case["labels"].harden()
     report = PromptedReport(
         case=case, image=image, prompts=prompts, labels=labels, method=_words(method, model), given=_given(settings),

@@ -132,8 +132,8 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
          found: LesionTable) -> str:
     """The page in Markdown."""
     lines = ["# Classical vision, real images", "",
-             "Made by `python -m firstread.recipes.evidence_classical FOLDER`. Nothing here is learned, the last row "
-             "aside: rows to stand beside learned ones.", "", "## Vessels of the retina", "",
+             "Made by `python -m firstread.recipes.evidence_classical FOLDER`. Nothing here is learned but the last "
+             "method: rows to stand beside learned ones.", "", "## Vessels of the retina", "",
              f"{len(names)} training images of DRIVE ({names[0]} to {names[-1]}), green channel, first observer, "
              "within the field of view. Scales, share of pixels and smallest piece are chosen for the best Dice on one "
              "half of the images (in order of number) and tested on the other, both ways. Mean over images, 95 % "
@@ -148,10 +148,11 @@ def page(fundus: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[st
               f"{CLICKS} clicks each, drawn from the "
               f"half of the lesion farthest from its border (seed {SEED}), and with each a circle (a ball) about it "
               f"that holds the lesion, {CIRCLE:g} times as wide as need be. The user is supposed to draw it; here it "
-              "is known from the truth, and what it is worth by itself is the last method. Settings are those that did "
-              "best on the other case; the circle and the settings tried were revised after a first look at these two "
-              "cases. `segment prompt` is told how far the circle reaches, within slices, and has no settings; its "
-              "network is the one learned row here, from [simulated scenes alone](../prompt.md). Mean over clicks, "
+              "is known from the truth, and what it is worth by itself stands as `the circle itself`. Settings are "
+              "those that did best on the other case; the circle and the settings tried were revised after a first "
+              "look at these two cases. `segment prompt` is told how far the circle reaches, within slices, and has no "
+              "settings; its network is the one learned row here, from [simulated scenes alone](../prompt.md). Mean "
+              "over clicks, "
               "smallest and largest in brackets; two cases give no interval.",
               "",
               "| method | case | Dice | HD95, mm | settings |", "|---|---|---|---|---|"]

@@ -229,9 +229,9 @@ def page(real: Scores, slices: Scores, simulated: Scores, lesions: Scores, brain
         "walker with its default settings, nothing learned and nothing chosen on these data (its settings were looked "
         "at on four simulated hearts of another family; one mistake in the program, about the order of clicks, was "
         "mended after a first run on these scans). The network (`prompt`) was trained on simulated scenes and "
-        "simulated hearts alone; how it is used was decided on other simulated scenes, and it was run here once. No "
-        "published SAM or MedSAM weights were at hand: of them only the equality of numbers with the original program "
-        "is tested.", "",
+        "simulated hearts alone; how it is used was decided on other simulated scenes, and it was run here once; "
+        "that it is the default of `segment prompt` was decided on these rows. No published SAM or MedSAM weights were "
+        "at hand: of them only the equality of numbers with the original program is tested.", "",
         "The user is simulated from the truth. Box: tight, on the slice where the object is largest. One point: that "
         "slice's pixel farthest from the border. Three points: two more, each in the middle of the largest piece "
         "(within a slice, of any slice) that this method misses or has too much. From the prompted slice the mask is "

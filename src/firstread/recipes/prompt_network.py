@@ -24,12 +24,14 @@ from firstread.recipes.prompt_users import Task, draw_tasks
 
 NAME = "prompt"
 SUMMARY = "a mask of what a click, a box or the mask of a neighbouring slice points at; simulated scenes alone"
-SEED, STEPS, CORRECTING = 0, 7500, 2  # every second step has clicks where the network is wrong
+SEED, STEPS, SCHEDULE, CORRECTING = 0, 6250, 7500, 2  # every second step has clicks where the network is wrong
 WIDTHS, EVERY = (24, 48, 96, 192), 250
 LIMITS = (
-    "Trained for half an hour of one core on shapes of no anatomy and on simulated hearts, never on a real image: what "
-    "is bounded by anatomy alone and not by what is seen is not found.",
+    "Trained for a quarter of an hour of one core on shapes of no anatomy and on simulated hearts, never on a real "
+    "image: what is bounded by anatomy alone and not by what is seen is not found.",
     "One click does not say whether the object is meant or a part of it: a box or a second click says more.",
+    "Carried through many thin slices the mask drifts, and it does not end where the object does: bound it by a box "
+    "over the slices.",
     "Planes one by one, one channel of grey values; objects of 6 to some 100 pixels.",
     "Not for clinical use; look at every mask.")
 
@@ -72,12 +74,16 @@ def batches(key: Key, step: int) -> tuple[list[Task], Generator, int]:
 
 
 def train(output: Path, device: str = "cpu", steps: int | None = None, data: Path | None = None) -> Path:
-    """Train and write weight and card; interrupted, the same call continues. data: refused."""
+    """Train and write weight and card; interrupted, the same call continues. data: refused.
+
+    The default weight was ended after ``STEPS`` of a schedule of ``SCHEDULE`` steps; ``steps`` sets both.
+    """
     refuse_data(data, NAME)
     count, key = steps or STEPS, Key(SEED, "prompt")
     torch.manual_seed(SEED)
-    net = fit(network().to(device), lambda step: batches(key, step), loss, steps=count, seed=SEED, learning_rate=2e-3,
-              warmup=100, averaging=0.998, checkpoint=output / "prompt.pt", every=EVERY)
+    net = fit(network().to(device), lambda step: batches(key, step), loss, steps=steps or SCHEDULE, seed=SEED,
+              stop=lambda done: done >= count, learning_rate=2e-3, warmup=100, averaging=0.998,
+              checkpoint=output / "prompt.pt", every=EVERY)
     card = {"name": NAME, "summary": SUMMARY, "recipe": "prompt_network", "seed": SEED, "steps": count,
             "data": f"{count} steps of eight tasks: six of three simulated scenes, two of a simulated heart; no image "
                     "of a person", "network": {"channels_in": CHANNELS, "widths": list(WIDTHS)},
