@@ -75,12 +75,13 @@ def page(trials: Trials, found: dict[str, list[Row]], again: list[Row], seeds: S
     lines = [
         "# What the options of a plan are worth (ACDC)", "",
         f"{count} patients, end-diastole and end-systole; {t.folds} folds by patient; {t.steps} steps of {t.batch} "
-        f"patches, {len(seeds)} training{'s' * (len(seeds) > 1)} of each fold: the plan, the budget and the folds of "
-        "[the comparison with MONAI](segment.md), with one change each. Weights of the terms were fixed before the "
-        "first result, by the size of their gradients and their papers; none was tuned, so that a null result here "
-        "says little of another weight or a longer training. Mean over patients (of phases, seeds and the three "
-        "classes), 95 % bootstrap interval over patients. `pieces too many`: connected pieces of a class in a slice "
-        "beyond those of the truth. The spacing is assumed (1.5 x 1.5 x 9 mm). HD95 of a class that the network "
+        f"patches, {'one training' if len(seeds) == 1 else f'{len(seeds)} trainings'} of each fold: the plan, the "
+        "budget and the folds of [the comparison with MONAI](segment.md), with one change each. Weights of the terms "
+        "were fixed before the first result, by the size of their gradients and their papers; none was tuned, so that "
+        "a null result here says little of another weight or a longer training. Mean over patients (each the mean of "
+        "phases, trainings and the three classes), 95 % bootstrap interval over patients. `pieces too many`: connected "
+        "pieces of a class in a slice beyond those of the truth. The spacing is assumed (1.5 x 1.5 x 9 mm). HD95 of a "
+        "class that the network "
         "left out is the image's diagonal.", "", head, f"|---|---|{'---|' * len(METRICS)}---|"]
     for name, rows in found.items():
         size, minutes = trials.cost(name)

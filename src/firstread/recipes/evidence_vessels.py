@@ -107,10 +107,11 @@ def page(trials: Trials, learned: dict[str, list[Row]], unlearned: dict[str, lis
         "lies outside counts neither in training nor here. Mean over images, 95 % bootstrap interval over images. No "
         "patient has two images.", "",
         f"**A small budget on purpose**: {t.folds} folds by image, each image scored by the network that had not seen "
-        f"it; {t.steps} steps of {t.batch} patches of {'×'.join(map(str, plan.patch))} pixels, one network for each "
-        f"fold and seed ({len(seeds)} seed{'s' * (len(seeds) > 1)}: an image's number is the mean over them), flips in "
-        "training alone, one thread. Plans, network and steps were fixed before the first result, and the table was "
-        "made once. Networks are cut at a probability of one half; of the methods without learning the cut was "
+        f"it; {t.steps} steps of {t.batch} patches of {'×'.join(map(str, plan.patch))} pixels, "
+        f"{'one network' if len(seeds) == 1 else f'{len(seeds)} networks, of whose numbers the mean counts,'} for each "
+        "fold, flips in training alone, one thread. Plans, network and steps were fixed before the first result, and "
+        "the table was made once. Networks are cut at a probability of one half; of the methods without learning the "
+        "cut was "
         "chosen on the other half of the images ([more](classical.md)). Nothing trained here is shipped.", "",
         f"| method | parameters | {' | '.join(METRICS)} | CPU min, all folds |",
         f"|---|---|{'---|' * len(METRICS)}---|"]
