@@ -52,9 +52,19 @@ def test_scores_are_dice_and_kept(subject, tmp_path):
     kept = [(name, never) for name, _ in cases]
     assert recipe.all_scores(kept, METHODS, tmp_path, lambda text: None, names=names) == first
     one = {"a lesion": {method: rows[:1] for method, rows in first["LV cavity"].items()}}
-    text = recipe.page(first, first, first, one, one)
+    text = recipe.page(first, first, first, one, one, {"network": dict.fromkeys(recipe.BRAIN.values(), 0.5)})
     assert text.count("| LV cavity | 3 | network |") == 3 and text.count("| a lesion | 1 | network |") == 2
     assert text.count("| LV cavity | 0.000 [0.000, 0.000]") == 3 and "simulated" in text
+
+
+def test_a_box_over_the_slices_bounds_the_object(subject, tmp_path, monkeypatch):
+    image, truth = subject
+    truth[0] = False  # the disc goes on there, and is none of it
+    assert recipe.bounded(image, truth, RandomWalker()) > 0.93
+    monkeypatch.setattr(recipe, "BRAIN", {1: "a part"})
+    monkeypatch.setattr(recipe, "METHODS", METHODS)
+    found = recipe.brain_bounded(lambda: (image, truth.int()), tmp_path)
+    assert set(found) == set(METHODS) and recipe.brain_bounded(lambda: None, tmp_path) == found
 
 
 def test_the_largest_contour_of_a_patient():

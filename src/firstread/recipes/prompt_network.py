@@ -30,8 +30,8 @@ LIMITS = (
     "Trained for a quarter of an hour of one core on shapes of no anatomy and on simulated hearts, never on a real "
     "image: what is bounded by anatomy alone and not by what is seen is not found.",
     "One click does not say whether the object is meant or a part of it: a box or a second click says more.",
-    "Carried through many thin slices the mask drifts, and it does not end where the object does: bound it by a box "
-    "over the slices.",
+    "Carried through many thin slices the mask drifts, and it does not end where the object does: a box over the "
+    "slices bounds it, best where the object fills it.",
     "Planes one by one, one channel of grey values; objects of 6 to some 100 pixels.",
     "Not for clinical use; look at every mask.")
 
