@@ -114,8 +114,11 @@ def test_a_killed_training_ends_at_the_same_weights(tmp_path, monkeypatch):
     with pytest.raises(FormatError, match="another network"):
         open_promptable(again)
     about.write_text("{")
-    with pytest.raises(FormatError):
-        open_promptable(again)  # no card of ours: read as SAM's
+    with pytest.raises(InputError, match="without its card"):
+        open_promptable(again)
+    again.write_bytes(again.read_bytes()[:200])
+    with pytest.raises(FormatError, match="damaged"):
+        open_promptable(again)
 
 
 def test_the_recipe_is_registered_and_takes_no_data(tmp_path):

@@ -43,6 +43,9 @@ def open_promptable(model: str | Path | None = None, *, prepared: Literal["auto"
     if not path.exists():
         raise InputError(f"no weights at {path.name}", expected=f"{WALKER}, {NETWORK}, or a file or folder of "
                          "SAM's kind", remedy="correct --model, or leave it out")
+    if path.suffix == ".safetensors" and "head.weight" in _parameters(path):
+        raise InputError(f"{path.name}, a network of ours without its card", expected=f"{path.stem}.json of `firstread "
+                         "train prompt` beside it", remedy="copy both files")
     if prepared == "auto":
         prepared = "medsam" if "medsam" in path.name.lower() else "sam"
     return PromptedSam(network=read_sam(path), prepared=prepared)
@@ -58,6 +61,17 @@ def is_own(path: Path) -> bool:
     except ValueError:
         return False
     return isinstance(card, dict) and card.get("recipe") == "prompt_network"
+
+
+def _parameters(path: Path) -> tuple[str, ...]:
+    """Names in a .safetensors file; none of a damaged one, which whoever reads it whole will say."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as stored:
+            return tuple(stored.keys())
+    except (SafetensorError, OSError):
+        return ()
 
 
 def prompt_network(name: str | Path) -> ResUNet:
