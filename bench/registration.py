@@ -101,7 +101,7 @@ def make_real(brain: Path, mni: Path, out: Path) -> None:
     fixed_labels = torch.where(white > 0.5, 2.0, torch.where(grey > 0.5, 1.0, 0.0))
     one, two = (Grid.from_spacing(tuple(image.shape), (2.0, 2.0, 2.0)) for image in (t1, scan))
     unit, other = (unit_range(image[None, None, None]) for image in (t1, scan))
-    matrix = register_linear(unit, one, other, two, kind="affine")
+    matrix = register_linear(unit, one, other, two, kind="affine").matrix
     start = Transform(matrix[None], None, one, two)
     moving = seen_on(scan, two, start, one)[0]
     labels = warp(matter[None, None], two, start, one, mode="nearest")[0, 0]

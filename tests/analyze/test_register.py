@@ -13,6 +13,7 @@ from firstread.analyze.register_linear import overlap
 from firstread.core.errors import GeometryError, SettingError, SignalError
 from firstread.core.geometry import Grid, Transform
 from firstread.core.records import Image, Rows
+from firstread.ops.rigid import about
 from firstread.ops.rigid import exponential as rigid
 from firstread.ops.separable import smooth
 from firstread.ops.velocity import exponential, sample_at
@@ -52,6 +53,32 @@ def test_a_rigid_motion_is_found_under_another_contrast(head, metric):
     torch.testing.assert_close(round_trip, inside(head))
     rotation = found.forward.matrix[0, :3, :3]
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3, dtype=torch.float64))
+
+
+def test_what_does_not_say_where_it_belongs_is_doubted(head):
+    assert not Register(kind="rigid")(head, head).notes
+    x = torch.linspace(-1, 1, 26)
+    ball = (-5 * (x[:, None, None] ** 2 + x[:, None] ** 2 + x**2)).exp()
+    round_one = replace(head, data=ball[None, None, None])
+    found = Register(kind="rigid")(round_one, round_one)
+    assert [note.code for note in found.notes] == ["ambiguous"] and "mm away makes" in found.notes[0].text
+    dots = torch.zeros_like(head.data)
+    dots[..., 10, 12, 9:11] = dots[..., 15, 8, 14:16] = 1
+    sparse = replace(head, data=dots)
+    assert "hardly_alike" in {note.code for note in Register(kind="rigid")(head, sparse).notes}
+    both = Register(kind="rigid")(*(replace(head, rows=Rows.subjects(2), data=torch.cat((head.data, image.data)),
+                                            grid=Grid(head.grid.affine.expand(2, 4, 4), head.grid.shape))
+                                    for image in (round_one, round_one)))
+    assert [note.code for note in both.notes] == ["ambiguous"]
+
+
+def test_a_map_that_stretches_much_is_doubted(head):
+    matrix = about(torch.diag(torch.tensor([1.35, 1.0, 1.0, 1.0], dtype=torch.float64)), inside(head)[0].mean(dim=0))
+    fixed = seen_through(head, Transform(matrix[None]))
+    found = Register(kind="affine")(fixed, head)
+    assert [note.code for note in found.notes] == ["stretched"] and "lengths by 1.00 to 1." in found.notes[0].text
+    assert Register(first="affine", effort=QUICK)(fixed, head).notes == found.notes
+    assert "stretched" not in {note.code for note in Register(kind="rigid")(fixed, head).notes}
 
 
 def test_an_affine_map_is_found(head):

@@ -15,7 +15,7 @@ from firstread.core.alignment import Alignment
 from firstread.core.batched import concatenate
 from firstread.core.errors import GeometryError, SettingError, SignalError
 from firstread.core.geometry import Grid, Transform
-from firstread.core.records import Image
+from firstread.core.records import Image, Note
 from firstread.core.stage import Stage
 from firstread.ops.intensity import scale_percentiles
 from firstread.ops.warp import inverse, moved_grid, warp
@@ -24,6 +24,8 @@ Kind = Literal["rigid", "affine", "deformable"]
 First = Literal["none", "rigid", "affine"]
 MetricName = Literal["auto", "mi", "lncc", "ngf"]
 ALIKE = 0.3  # correlation of two images from which on their contrast counts as the same
+LEAST_SHARED = 0.02  # nats of mutual information below which two aligned images have hardly anything in common
+STRETCH = 1.25  # of a linear map, or its inverse, from which on it is doubted
 
 
 class Register(Stage):
@@ -61,26 +63,31 @@ class Register(Stage):
             raise SettingError(f"{fixed.batch} fixed images and {moving.batch} moving ones", expected="pairs",
                                remedy="give as many of one as of the other")
         found = [self._pair(fixed.select(row), moving.select(row)) for row in torch.arange(fixed.batch)[:, None]]
-        return concatenate(found)
+        return concatenate(found).noted(*(note for one in found for note in one.notes))
 
     def _pair(self, fixed: Image, moving: Image) -> Alignment:
         one, two = unit_range(fixed.data), unit_range(moving.data)
         matrix = torch.eye(4, dtype=torch.float64)
+        notes: tuple[Note, ...] = ()
         linear = self.first if self.kind == "deformable" else self.kind
         metric = "mi" if self.metric == "auto" else self.metric
         if linear != "none":
             with torch.enable_grad():
-                matrix = register_linear(one, fixed.grid, two, moving.grid, kind=linear, metric=metric,
-                                         progress=self._progress)
+                found = register_linear(one, fixed.grid, two, moving.grid, kind=linear, metric=metric,
+                                        progress=self._progress)
+            matrix, notes = found.matrix, _doubts(found.matrix, found.rival_mm)
         elif overlap(fixed.grid, moving.grid, matrix) < 0.1:
             raise GeometryError("two images that do not overlap by their headers", expected="images aligned before",
                                 remedy="let a rigid or affine registration come first")
         start = Transform(matrix[None], None, fixed.grid, moving.grid)
         aligned, valid = seen_on(two, moving.grid, start, fixed.grid)
+        if float(_measure(one, fixed.grid, "mi")(aligned)) < LEAST_SHARED:
+            notes += (Note("hardly_alike", "Even aligned, one image hardly tells anything about the other: there is "
+                           "too little in common to go by. Do not trust this without looking."),)
         if self.kind != "deformable":
             measure = _measure(one, fixed.grid, metric)
             header = seen_on(two, moving.grid, Transform.identity(), fixed.grid)[0]
-            return Alignment(fixed.rows, start, start.inverse(), measure(header), measure(aligned), metric)
+            return Alignment(fixed.rows, start, start.inverse(), measure(header), measure(aligned), metric, notes=notes)
         if self.metric == "auto":
             metric = "lncc" if abs(_correlation(one, aligned, valid)) >= ALIKE else "mi"
         z, y, x = fixed.grid.spacing_mm[0].tolist()
@@ -89,7 +96,7 @@ class Register(Stage):
         forward, backward = both_ways(velocity, start, fixed.grid, moving.grid)
         measure = _measure(one, fixed.grid, metric)
         warped = seen_on(two, moving.grid, forward, fixed.grid)[0]
-        return Alignment(fixed.rows, forward, backward, measure(aligned), measure(warped), metric)
+        return Alignment(fixed.rows, forward, backward, measure(aligned), measure(warped), metric, notes=notes)
 
 
 def diffeomorphism(velocity: Float[Tensor, "batch 3 hz hy hx"], linear: Transform, fixed: Grid, moving: Grid
@@ -148,6 +155,20 @@ def seen_on(data: Float[Tensor, "z y x"], grid: Grid, transform: Transform, targ
     both = torch.stack((data, torch.ones_like(data)))[None]
     made = warp(both, grid, transform, target)[0]
     return made[0], made[1]
+
+
+def _doubts(matrix: Float[Tensor, "4 4"], rival_mm: float | None) -> tuple[Note, ...]:
+    """Warnings where another placement is as alike, and where a linear map stretches much."""
+    found = []
+    if rival_mm is not None:
+        found.append(Note("ambiguous", f"A placement {rival_mm:.0f} mm away makes the images as alike, to a twentieth: "
+                          "they hardly say where they belong. Do not trust this without looking."))
+    stretch = torch.linalg.svdvals(matrix[:3, :3])
+    if float(stretch.max()) > STRETCH or float(stretch.min()) < 1 / STRETCH:
+        found.append(Note("stretched", f"The affine map stretches lengths by {float(stretch.min()):.2f} to "
+                          f"{float(stretch.max()):.2f}: so does a wrong one where one image lacks what the other shows "
+                          "(skull, arms, field of view). Look, and try rigid."))
+    return tuple(found)
 
 
 def _measure(fixed: Tensor, grid: Grid, metric: Metric) -> Callable[[Tensor], Tensor]:

@@ -33,8 +33,19 @@ ANGLES = (-40.0, -20.0, 20.0, 40.0)  # degrees about each axis that are tried at
 POINTS = (6000, 20000, 40000)  # that mutual information looks at; the others see every voxel
 SHRINK = {"mi": (8, 4, 1), "lncc": (8, 4, 2), "ngf": (8, 4, 2)}
 STEPS, KEPT = (40, 40, 60), (8, 3, 1)
-COARSEST = 16  # voxels that the longest side keeps
+COARSEST = 24  # voxels that the longest side keeps
 LEAST_OVERLAP = 0.1  # of the fixed field of view
+HOPELESS = 0.8  # share of the best similarity of a level below which a pose goes no further
+AS_ALIKE, APART = 0.95, 0.05  # share of the best similarity, and of the longest side, from which on a pose is a rival
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A matrix (millimetres of fixed to those of moving) and its rival: how far away (mm, mean over the fixed field of
+    view) another pose lies that is as alike, if there is one."""
+
+    matrix: Float[Tensor, "4 4"]
+    rival_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,27 +68,45 @@ def level(data: Float[Tensor, "z y x"], grid: Grid, spacing_mm: float) -> Level:
 
 def register_linear(fixed: Float[Tensor, "z y x"], fixed_grid: Grid, moving: Float[Tensor, "z y x"],
                     moving_grid: Grid, *, kind: Kind, metric: Metric = "mi",
-                    progress: Callable[[str], None] = lambda text: None) -> Float[Tensor, "4 4"]:
-    """The matrix (millimetres of fixed to those of moving) under which two images of unit range are most alike.
+                    progress: Callable[[str], None] = lambda text: None) -> Placement:
+    """How two images of unit range are most alike.
 
     Starts: the header's own placement, the centres and the centres of mass on each other, and turns of 20 and 40
-    degrees about each axis; the best go on to finer resolutions. No random draws. Raises GeometryError where hardly
-    any of the images overlaps in the end.
+    degrees about each axis; the best go on to finer resolutions. Affine begins at the second: on the coarsest, a
+    stretch is easily taken for a shift or a turn. What is much less alike than the best of its level goes no further:
+    at the finest, little overlap may be more alike than the right one. No random draws. Raises GeometryError where
+    hardly any of the images overlaps in the end.
     """
-    basis = generators(fixed_grid, kind)
+    bases = [generators(fixed_grid, "rigid"), generators(fixed_grid, kind)]
     base = min(float(s) for s, n in zip(fixed_grid.spacing_mm[0], fixed_grid.shape, strict=True) if n > 1)
-    poses = starts(Level(fixed, fixed_grid), Level(moving, moving_grid))
-    for shrink, points, steps, kept in zip(SHRINK[metric], POINTS, STEPS, KEPT, strict=True):
+    poses, rival = starts(Level(fixed, fixed_grid), Level(moving, moving_grid)), None
+    for number, (shrink, points, steps, kept) in enumerate(zip(SHRINK[metric], POINTS, STEPS, KEPT, strict=True)):
         spacing = min(base * shrink, max(base, _extent(fixed_grid) / COARSEST))
         one, two = level(fixed, fixed_grid, spacing), level(moving, moving_grid, spacing)
         measure = _measure(one, two, metric, points)
-        poses = _best(measure, poses, kept)
+        poses = _best(measure, poses, kept, fixed_grid, apart_mm=spacing / 2)
+        basis = bases[min(number, 1)]
         progress(f"{kind}: voxels of {spacing:.3g} mm, {len(poses)} {'start' if len(poses) == 1 else 'starts'}")
-        poses = _climb(measure, poses, basis, _middle(fixed_grid), size_mm=spacing / 2, steps=steps)
+        poses, score = _climb(measure, poses, basis, _middle(fixed_grid), size_mm=spacing / 2, steps=steps)
+        rival = _rival(poses, score, fixed_grid) if len(poses) > 1 else rival
+        poses = poses[score >= HOPELESS * score.max()]
     if overlap(fixed_grid, moving_grid, poses[0]) < LEAST_OVERLAP:
         raise GeometryError("two images that hardly overlap", expected="images of the same part of the body",
                             remedy="check that these are the right images")
-    return poses[0]
+    return Placement(poses[0], rival)
+
+
+def _rival(poses: Float[Tensor, "start 4 4"], score: Float[Tensor, " start"], grid: Grid) -> float | None:
+    """How far from the best pose the farthest lies that is as alike; None where all those are close to it."""
+    apart = _apart(poses, poses[score.argmax()], grid)
+    far = apart[(score >= AS_ALIKE * score.max()) & (apart > APART * _extent(grid))]
+    return float(far.max()) if len(far) else None
+
+
+def _apart(poses: Float[Tensor, "start 4 4"], other: Float[Tensor, "4 4"], grid: Grid) -> Float[Tensor, " start"]:
+    """How far from ``other`` each pose takes what lies in the grid, on average, in millimetres."""
+    places = _homogeneous(grid.to_mm(_spread(grid, 200)[None])[0])
+    return torch.einsum("sij,nj->sni", (poses - other)[:, :3], places).norm(dim=-1).mean(dim=1)
 
 
 def generators(grid: Grid, kind: Kind) -> Float[Tensor, "parameter 4 4"]:
@@ -164,8 +193,10 @@ def _measure(fixed: Level, moving: Level, metric: Metric, points: int) -> Measur
     return measure
 
 
-def _climb(measure: Measure, poses: Tensor, basis: Tensor, centre: Tensor, *, size_mm: float, steps: int) -> Tensor:
-    """Adam on the parameters of every pose at once, with steps that shrink from ``size_mm`` to a fiftieth."""
+def _climb(measure: Measure, poses: Tensor, basis: Tensor, centre: Tensor, *, size_mm: float, steps: int
+           ) -> tuple[Tensor, Tensor]:
+    """Adam on the parameters of every pose at once, with steps that shrink from ``size_mm`` to a fiftieth: the best
+    pose of each way, and its score."""
     about_centre = torch.einsum("sij,j->si", poses, torch.cat((centre, centre.new_ones(1))))[:, :3]
     parameters = torch.zeros(len(poses), len(basis), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([parameters], lr=size_mm, betas=(0.8, 0.95))
@@ -183,13 +214,19 @@ def _climb(measure: Measure, poses: Tensor, basis: Tensor, centre: Tensor, *, si
         optimizer.zero_grad()
         (-value).sum().backward()
         optimizer.step()
-    return best.detach()
+    return best.detach(), score
 
 
-def _best(measure: Measure, poses: Tensor, count: int) -> Tensor:
+def _best(measure: Measure, poses: Tensor, count: int, grid: Grid, *, apart_mm: float) -> Tensor:
+    """The best poses, best first, of which no two are the same to ``apart_mm``."""
     with torch.no_grad():
         score = torch.cat([_score(*measure(part)) for part in poses.split(4)])
-    return poses[score.argsort(descending=True, stable=True)[:count]]
+    left = poses[score.argsort(descending=True, stable=True)]
+    kept: list[Tensor] = []
+    while len(left) and len(kept) < count:
+        kept.append(left[0])
+        left = left[_apart(left, left[0], grid) > apart_mm]
+    return torch.stack(kept)
 
 
 def _score(value: Tensor, shared: Tensor) -> Tensor:

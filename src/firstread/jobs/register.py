@@ -120,7 +120,8 @@ def _read(path: Path, name: str, settings: RegisterSettings, progress: Progress)
     data = image.data.abs() if image.data.is_complex() else image.data
     frame, option = (settings.moving_frame, "--moving-frame") if name == "moving" else (settings.frame, "--frame")
     times_s = image.times_s if data.shape[1] == 1 else None
-    return replace(image, data=_one_frame(data.float(), frame, option, path.name), times_s=times_s,
+    notes = tuple(note for note in image.notes if note.code != "cycle_assumed")  # one frame has no cycle
+    return replace(image, data=_one_frame(data.float(), frame, option, path.name), times_s=times_s, notes=notes,
                    rows=Rows.subjects(image.batch))
 
 

@@ -1,7 +1,8 @@
 """Registration of images of different kinds: ``python -m firstread.recipes.evidence_modalities FOLDER [-o OUT]``.
 
-FOLDER holds ``ct_mr_lesion`` (a CT of a lung and an MR of another person's brain, each with a lesion drawn). No pair of
-two kinds of one person is at hand, so that the second kind is made of the first and moved by a known rigid map:
+FOLDER holds ``ct_mr_lesion`` (a CT of a lung and an MR of another person's brain, each with a lesion drawn). Here the
+truth is known: the second kind is made of the first and moved by a known rigid map (real pairs without a truth:
+:mod:`firstread.recipes.evidence_modalities_real`):
 
     other contrast   v -> (1 + sin(2 pi (a v + p))) / 2, neither rising nor falling, with noise
     PET-like         one random activity for each of six ranges of v, blurred to 7 mm, in voxels of 4 mm, with noise
@@ -89,12 +90,13 @@ def page(rows: dict[str, list[Row]]) -> str:
     """The page in Markdown."""
     lines = ["# Registration of images of different kinds", "",
              "Made by `python -m firstread.recipes.evidence_modalities`, one thread; CPU seconds. Mutual information, "
-             "rigid; nothing was trained.", "", "No two kinds of image of one person were at hand, and no PET: the CT "
-             "and the MR are of two people and of two parts of the body. So each was moved by a known rigid map "
+             "rigid; nothing was trained.", "", "Here the truth is known, and the second kind of image made up: each "
+             "image was moved by a known rigid map "
              f"(seeds 0 to {SEEDS - 1}) and shown as another kind of image, semi-simulated: with a contrast that "
              "neither rises nor falls with the first, or as PET might show it (six random activities, blurred to "
-             f"{BLUR_MM:g} mm, voxels of {PET_MM:g} mm). Optimistic: one anatomy, no breathing, no distortion. Errors "
-             "in the body, mm; Dice of the drawn lesion. Mean and, in brackets, least and most.", "",
+             f"{BLUR_MM:g} mm, voxels of {PET_MM:g} mm). Optimistic: one anatomy, no breathing, no distortion; "
+             "[real pairs](registration-real-pairs.md) have no truth. Errors in the body, mm; Dice of the drawn "
+             "lesion. Mean and, in brackets, least and most.", "",
              "| pair | mm before | error, mm | 95th percentile | lesion before | lesion after | s |",
              "|---|---|---|---|---|---|---|"]
     for name, found in rows.items():
