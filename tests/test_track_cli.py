@@ -122,7 +122,7 @@ def test_weights_of_something_else_are_refused(files, tmp_path):
 def motion_weight(path):
     """A network of motion that knows nothing, with its card."""
     net = VelocityNet(widths=(4, 8), dims=2, spacing_mm=1.5)
-    path.with_suffix(".json").write_text(json.dumps({"network": net.settings(), "spread_factor": 1.5}))
+    path.with_suffix(".json").write_text(json.dumps({"network": net.settings(), "spread_factor_after_steps": 1.5}))
     return write_weight(net, path)
 
 

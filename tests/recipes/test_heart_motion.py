@@ -1,7 +1,9 @@
 """Learned heart motion: the truth of the simulated pairs, a short training that resumes, the weight, the evidence."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate, pad
@@ -15,7 +17,8 @@ from firstread.core.records import Image, Rows
 from firstread.nets.velocity import VelocityNet
 from firstread.ops.velocity import sample_at
 from firstread.ops.warp import apply
-from firstread.recipes import heart_motion
+from firstread.recipes import evidence_heart_motion, heart_motion
+from firstread.recipes.files import write_weight
 from firstread.recipes.heart_motion_pairs import SIZE, HeartPairs, example, load, store_all
 from firstread.zoo.store import load as load_weight
 
@@ -77,6 +80,7 @@ def test_a_bent_example_still_knows_its_way(hearts):
 
 def test_training_resumes_to_the_same_weight_which_stage_and_zoo_take(hearts, tmp_path, monkeypatch):
     monkeypatch.setattr(heart_motion, "WIDTHS", (4, 8))
+    monkeypatch.setattr(heart_motion, "CHECKED", 1)
     monkeypatch.setattr(heart_motion, "store_all", lambda folder, count, family="train": hearts)
     whole = load_weight(heart_motion.train(tmp_path / "whole", steps=3))
     inner = heart_motion.HeartPairs
@@ -94,7 +98,8 @@ def test_training_resumes_to_the_same_weight_which_stage_and_zoo_take(hearts, tm
         heart_motion.train(tmp_path / "parts", steps=3)
     parts = load_weight(heart_motion.train(tmp_path / "parts", steps=3))
     assert all(torch.equal(value, parts.state[name]) for name, value in whole.state.items())
-    assert parts.card["spread_factor"] == whole.card["spread_factor"] > 0
+    for name in ("spread_factor", "spread_factor_after_steps"):
+        assert parts.card[name] == whole.card[name] > 0
     net = VelocityNet.from_weight(whole.card["network"], whole.state)
     assert net.dims == 2 and net.spacing_mm == 1.5
     with pytest.raises(SettingError, match="data"):
@@ -178,3 +183,25 @@ def test_bad_input_is_refused(network):
         TrackMotion(network=VelocityNet(widths=(2, 2)))(still)
     with pytest.raises(SettingError, match="pixels of"):
         VelocityNet(spacing_mm=0.0)
+
+
+def test_the_evidence_is_measured_and_written(hearts, network, tmp_path, monkeypatch, capsys):
+    patients = tmp_path / "acdc"
+    patients.mkdir()
+    subject = evidence_heart_motion.simulated(hearts[0], 0)
+    part = (slice(None), slice(3, 6))
+    for number in range(2):
+        frames, labels = subject.frames[part].numpy(), subject.labels[part].numpy().astype("uint8")
+        np.savez(patients / f"patient{number}.npz", **{f"{name}_{kind}": data[k] for kind, data in (
+            ("image", frames), ("label", labels)) for k, name in enumerate(("ed", "es"))})
+    monkeypatch.setattr(evidence_heart_motion, "store_all", lambda folder, count, family: hearts * 2)
+    weight = tmp_path / "own.safetensors"
+    card = {"network": network.settings(), "spread_factor": 2.0, "spread_factor_after_steps": 3.0}
+    weight.with_suffix(".json").write_text(json.dumps(card))
+    write_weight(network, weight)
+    words = [str(patients), "--weights", str(weight), "--hearts", "2", "-o", str(tmp_path)]
+    assert evidence_heart_motion.main(words) == 0
+    page = (tmp_path / "registration-learned.md").read_text()
+    assert "| network | 2.00 |" in page and "2 patients" in page and "| network less optimization |" in page
+    assert evidence_heart_motion.main([str(tmp_path / "nothing"), "-o", str(tmp_path)]) == 2
+    assert "ACDC's patients" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from firstread.ops.intensity import scale_percentiles
 
 THICK = 2.5  # slices further apart than this many pixels are tracked each in its own plane
 TRACKING = Effort(shrink=(8, 4, 2), iterations=(60, 60, 40), radius=3, discrete=False)
+AFTER_NETWORK = Effort(shrink=(2, 1), iterations=(20, 10), radius=3, discrete=False)
 AT_ONCE = 16  # pairs that a network sees together
 
 

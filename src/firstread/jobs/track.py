@@ -16,8 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstread.analyze.canonical import onto
-from firstread.analyze.register_deformable import Effort
-from firstread.analyze.register_motion import TRACKING, TrackMotion, is_in_plane
+from firstread.analyze.register_motion import AFTER_NETWORK, TRACKING, TrackMotion, is_in_plane
 from firstread.core.alignment import Motion
 from firstread.core.case import Case
 from firstread.core.errors import GeometryError, InputError, SettingError
@@ -38,7 +37,6 @@ from firstread.report.tracked import MARKER, TrackedReport, write
 from firstread.zoo.store import load
 
 Progress = Callable[[str], None]
-AFTER: Effort | None = None  # the steps on the series itself that follow a network
 MARGIN, MANY = 0.4, 8  # of the labels' longer side, left around them; frames from which on motion is smooth in time
 
 
@@ -50,7 +48,7 @@ class TrackSettings:
     followed by the first. smooth_frames: sd of the smoothing over time; default 0.5 from 8 frames on. whole: track the
     whole image, not only around the labels. fields: write the displacement of every frame. spacing_mm: (z, y, x) where
     files state none. series: of a DICOM folder, by number, UID or description. weights: a network of motion by name or
-    file, which gives the motion and its spread; None: optimization on the series alone.
+    file, from whose motion a few steps go on, and its spread; None: optimization on the series alone.
     """
 
     frame: int | None = None
@@ -88,7 +86,7 @@ def track(path: Path, labels: Path | None, settings: TrackSettings | None = None
     part = replace(image, data=_cut(image.data, start, size), grid=image.grid.crop(start, size))
     smooth = settings.smooth_frames if settings.smooth_frames is not None else 0.5 if frames >= MANY else 0.0
     stage = TrackMotion(reference=reference, periodic=settings.periodic, smooth_frames=smooth, network=network,
-                        effort=TRACKING if network is None else AFTER, spread_factor=factor, progress=progress)
+                        effort=TRACKING if network is None else AFTER_NETWORK, spread_factor=factor, progress=progress)
     case = Chain(stage)(Case({"image": part}))
     motion = cast(Motion, case["motion"])
     carried, overlap = None, {}
@@ -127,7 +125,7 @@ def motion_network(weights: str) -> tuple[VelocityNet, float]:
         raise InputError(f"{weights}, which is no network of motion", expected="heart-motion, or the .safetensors of "
                          "`firstread train heart-motion` with its .json beside it", remedy="correct --weights")
     return (VelocityNet.from_weight(weight.card["network"], weight.state),
-            float(weight.card.get("spread_factor", 1.0)))
+            float(weight.card.get("spread_factor_after_steps", 1.0)))
 
 
 def _series(path: Path, settings: TrackSettings, progress: Progress) -> Image:
