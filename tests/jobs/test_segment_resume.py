@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from firstread.cli import _interrupted
-from firstread.core.errors import FormatError, InputError, SignalError
+from firstread.core.errors import FormatError, InputError, OutputError, SignalError
 from firstread.jobs import segment_predict
 from firstread.jobs.segment_predict import PredictSettings, predict_to_folder
 
@@ -72,6 +72,57 @@ def test_ctrl_c_keeps_what_is_finished(images, tmp_path, monkeypatch):
     assert "--resume" in _interrupted(["segment", "predict"])
 
 
+def test_ctrl_c_while_going_on_keeps_what_was_finished_behind_it(images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="1 of 3 images"):
+        predict_to_folder(SAX, [[path] for path in images], out)
+    mend(images[1])
+
+    def pressed(parts, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment_predict, "read_channels", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_folder(SAX, [[path] for path in images], out, resume=True)
+    stored = json.loads((out / "segmentation.json").read_text())
+    assert [row["name"] for row in stored["images"]] == ["p0", "p2"] and (out / "p2.nii.gz").is_file()
+    assert [row["input"] for row in stored["failed"]] == [["p1.nii.gz"]]  # it was not made, so it is still said
+
+
+def test_what_failed_and_is_not_asked_for_again_stays_said(images, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="1 of 2 images"):
+        predict_to_folder(SAX, [[path] for path in images[:2]], out)
+    made = predict_to_folder(SAX, [[images[2]]], out, resume=True)
+    assert [row["name"] for row in made["images"]] == ["p2", "p0"]
+    assert [row["input"] for row in made["failed"]] == [["p1.nii.gz"]]
+
+
+def test_a_result_that_is_there_says_that_one_may_go_on(images, tmp_path):
+    predict_to_folder(SAX, [[images[0]]], tmp_path / "out")
+    with pytest.raises(OutputError, match="add --resume to go on in it"):
+        predict_to_folder(SAX, [[images[0]]], tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [
+    {"images": [{"name": "p0"}]}, {"images": None}, {"failed": [{}]}, {"schema": "another/9"}, {"settings": 3},
+    {"images": [{"name": 7, "input": ["p0"], "sha256": ["0"], "files": ["p0.nii.gz"]}]},
+    {"images": [{"name": "p0", "input": ["p0"], "sha256": ["0"], "files": [3]}]},
+    {"images": [{"name": "p0", "input": ["p0"], "sha256": ["0"], "files": []}]},
+    {"images": [{"name": "..", "input": ["p0"], "sha256": ["0"], "files": ["../p0.nii.gz"]}]},
+    {"images": [{"name": "/", "input": ["p0"], "sha256": ["0"], "files": ["/etc/hostname"]}]},
+    {"images": [{"name": "p0", "input": ["p0"], "sha256": ["0"], "files": ["other.nii.gz"]}]}])
+def test_documents_of_another_form_are_refused_and_nothing_is_touched(change, images, tmp_path):
+    out = tmp_path / "out"
+    predict_to_folder(SAX, [[images[0]]], out)
+    document = json.loads((out / "segmentation.json").read_text())
+    (out / "segmentation.json").write_text(json.dumps({**document, **change}))
+    before = (out / "segmentation.json").read_text()
+    with pytest.raises(FormatError, match="of another form"):
+        predict_to_folder(SAX, [[images[0]]], out, resume=True)
+    assert (out / "segmentation.json").read_text() == before
+
+
 def test_another_file_of_the_same_name_is_made_anew(images, tmp_path):
     predict_to_folder(SAX, [[images[0]]], tmp_path / "out")
     before = json.loads((tmp_path / "out" / "segmentation.json").read_text())["images"][0]["sha256"]
@@ -81,7 +132,7 @@ def test_another_file_of_the_same_name_is_made_anew(images, tmp_path):
 
 def test_other_settings_and_damaged_documents_are_refused(images, tmp_path):
     predict_to_folder(SAX, [[images[0]]], tmp_path / "out")
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings \(probabilities\)"):
         predict_to_folder(SAX, [[images[0]]], tmp_path / "out", PredictSettings(probabilities=True),
                           resume=True)
     with pytest.raises(InputError, match="other weights"):

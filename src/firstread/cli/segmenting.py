@@ -86,7 +86,8 @@ def segment_predict(
         give_back_freed_memory()
     made = predict_to_folder(model, [[Path(part) for part in image.split(",")] for image in images], output, settings,
                              overwrite=overwrite, resume=resume, progress=say)
-    say(f"{output}: {len(made['images'])} segmented")
+    left = f", {len(made['failed'])} that failed before not tried again" if made["failed"] else ""
+    say(f"{output}: {len(made['images'])} segmented{left}")
 
 
 @segment.command("prompt")

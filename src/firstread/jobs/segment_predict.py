@@ -18,7 +18,7 @@ from firstread.analyze.foreign import ForeignSegment
 from firstread.analyze.segment import Segment
 from firstread.analyze.trained import SegmentByPlan
 from firstread.chains.models import open_segmenter
-from firstread.core.errors import FirstreadError, InputError, SettingError
+from firstread.core.errors import FirstreadError, InputError, OutputError, SettingError
 from firstread.core.provenance import file_hash, versions, weights_hash
 from firstread.core.records import HardLabels, Image, SoftLabels
 from firstread.core.stage import Stage
@@ -30,7 +30,7 @@ from firstread.io.nifti import write_image
 from firstread.io.open import check as check_file
 from firstread.io.open import detect
 from firstread.io.open import read as open_file
-from firstread.jobs.segment_resume import finished_in, kept
+from firstread.jobs.segment_resume import Earlier, earlier_in, kept
 
 MARKER = "segmentation.json"
 SCHEMA = "firstread.segmentation/1"
@@ -75,14 +75,14 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
     A folder of NIfTI files is as many images; nnU-Net's ``CASE_0000``, ``CASE_0001`` … are channels of one. What
     headers say is checked of all files before the first one is segmented. An image that fails all the same is named
     in ``failed`` and the others go on; then, and on Ctrl-C, the folder holds what is finished. resume: keep what
-    ``folder`` holds of the same files, made by the same model and settings, and of files that are not asked for again;
-    make the rest.
+    ``folder`` holds of the same files, made by the same model and settings, and of files that are not asked for again
+    or not reached; make the rest. Images that failed then and are not asked for again stay in ``failed``.
 
     Raises InputError and its kinds for models and images, OutputError for the folder; an InputError with the folder
     written where some images failed.
     """
     settings = settings or PredictSettings()
-    check_free(folder, marker=MARKER, overwrite=overwrite or resume)
+    _check_free(folder, again=overwrite or resume)
     stage, values = open_model(model, settings.memory_gib, bfloat16=settings.bfloat16)
     if not settings.mirror:
         _leave_out_mirrored(stage, model)
@@ -100,15 +100,16 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
             "classes": [{"name": n, "value": v} for n, v in zip(stage.classes, chosen, strict=True)],
             "mirrored_copies": None if not isinstance(stage, ForeignSegment) else settings.mirror and bool(
                 stage.preparation.mirror)}
-    finished = finished_in(folder / MARKER, head) if resume else {}
+    earlier = earlier_in(folder / MARKER, head) if resume else Earlier()
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
+    tried: dict[str, list[str]] = {}
     errors: list[FirstreadError | KeyboardInterrupt] = []
     with new_folder(folder, marker=MARKER, overwrite=overwrite or resume) as work:
         for number, (name, parts) in enumerate(zip(names, images, strict=True), start=1):
             progress(f"{name} ({number} of {len(names)})")
             try:
-                rows.append(kept(finished.get(name), parts, folder, work)
+                rows.append(kept(earlier.finished.get(name), parts, folder, work)
                             or _segmented(stage, chosen, name, parts, work, settings))
             except FirstreadError as error:
                 errors.append(error)
@@ -117,10 +118,12 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
             except KeyboardInterrupt as error:
                 errors.append(error)
                 break
-        rows += [row for name, row in finished.items() if name not in names and kept(row, None, folder, work)]
+            tried[name] = [p.name for p in parts]
+        rows += [row for name, row in earlier.finished.items() if name not in tried and kept(row, None, folder, work)]
         if errors and not rows:
             raise errors[0]
-        document = {**head, "images": rows, "failed": failed, "versions": versions()}
+        document = {**head, "images": rows, "failed": failed + earlier.failed_but(tried.values()),
+                    "versions": versions()}
         (work / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if errors and isinstance(errors[-1], KeyboardInterrupt):
         raise errors[-1]
@@ -129,6 +132,17 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
                          f"{failed[0]['reason'].rstrip('.')}", expected=f"all as the {len(rows)} that were",
                          remedy=f"mend those that {MARKER} names as failed, and add --resume")
     return document
+
+
+def _check_free(folder: Path, *, again: bool) -> None:
+    """As :func:`~firstread.io.folder.check_free`; of an earlier result it says that one may go on in it."""
+    try:
+        check_free(folder, marker=MARKER, overwrite=again)
+    except OutputError as error:
+        if again or not (folder / MARKER).is_file():
+            raise
+        raise OutputError(error.got, expected=error.expected, remedy="choose another with -o, add --resume to go on "
+                          "in it, or --overwrite to begin anew") from error
 
 
 def _segmented(stage: Stage, values: Sequence[int], name: str, parts: Sequence[Path], work: Path,
