@@ -129,6 +129,11 @@ def test_the_recipe_is_registered_and_takes_no_data(tmp_path):
 
 def test_methods_by_name():
     assert isinstance(open_promptable("walker", reach_mm=7.0), RandomWalker)
+    assert isinstance(open_promptable(), PromptedNetwork) and isinstance(open_promptable("prompt", thin=True),
+                                                                         PromptedNetwork)
+    both = open_promptable(thin=True, reach_mm=7.0)
+    assert isinstance(both.pointed, PromptedNetwork) and isinstance(both.carried, RandomWalker)
+    assert both.points and both.channels == (1,) and both.carried.reach_mm == both.pointed.reach_mm == 7.0
     with pytest.raises(InputError, match="no weights at scribble"):
         open_promptable("scribble")
 

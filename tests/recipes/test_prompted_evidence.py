@@ -62,7 +62,7 @@ def test_a_box_over_the_slices_bounds_the_object(subject, tmp_path, monkeypatch)
     truth[0] = False  # the disc goes on there, and is none of it
     assert recipe.bounded(image, truth, RandomWalker()) > 0.93
     monkeypatch.setattr(recipe, "BRAIN", {1: "a part"})
-    monkeypatch.setattr(recipe, "METHODS", METHODS)
+    monkeypatch.setattr(recipe, "THIN", METHODS)
     found = recipe.brain_bounded(lambda: (image, truth.int()), tmp_path)
     assert set(found) == set(METHODS) and recipe.brain_bounded(lambda: None, tmp_path) == found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from firstread.analyze.prompt_channels import CHANNELS
+from firstread.analyze.prompt_handover import Handover
 from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import Propagate, SegmentPrompted
 from firstread.analyze.prompting import Promptable
@@ -21,20 +22,24 @@ from firstread.zoo.sam import read_sam
 from firstread.zoo.store import load
 
 WALKER, NETWORK = "walker", "prompt"
-DEFAULT = NETWORK
 
 
 def open_promptable(model: str | Path | None = None, *, prepared: Literal["auto", "sam", "medsam"] = "auto",
-                    reach_mm: float = 50.0) -> Promptable:
+                    reach_mm: float = 50.0, thin: bool = False) -> Promptable:
     """The method: ``walker`` (the random walker), ``prompt`` (the default weight) or another weight of its recipe by
-    its .safetensors file, else SAM or MedSAM from a local file or folder; :data:`DEFAULT` where nothing is said.
+    its .safetensors file, else SAM or MedSAM from a local file or folder. Where nothing is said it is ``prompt``, of
+    whose masks in thin slices the walker carries on.
 
     prepared: how SAM's network was trained to see images, which no checkpoint tells; ``auto``: ``medsam`` where the
     name of the file says so, else ``sam``. reach_mm: of the walker and the network, how far from a click the object may
-    reach. Raises SettingError for a reach of zero, InputError and FormatError as
-    :func:`~firstread.zoo.sam.read_sam` and :func:`~firstread.zoo.store.load`.
+    reach; thin: whether slices lie near each other (:func:`~firstread.analyze.prompt_handover.has_thin_slices`).
+    Raises SettingError for a reach of zero, InputError and FormatError as :func:`~firstread.zoo.sam.read_sam` and
+    :func:`~firstread.zoo.store.load`.
     """
-    chosen = DEFAULT if model is None else str(model)
+    if model is None and thin:
+        return Handover(pointed=open_promptable(NETWORK, reach_mm=reach_mm),
+                        carried=open_promptable(WALKER, reach_mm=reach_mm))
+    chosen = NETWORK if model is None else str(model)
     if chosen == WALKER:
         return RandomWalker(reach_mm=reach_mm)
     path = Path(chosen)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from firstread.analyze.prompt_handover import Handover, has_thin_slices
 from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import Propagate
 from firstread.analyze.prompting import Promptable
@@ -94,7 +95,8 @@ def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, mode
     progress(f"opening {path.name}")
     image = read_image(path, settings)
     prompts = prompts_of(image, settings)
-    method = open_promptable(model, prepared=settings.prepared, reach_mm=settings.reach_mm)
+    method = open_promptable(model, prepared=settings.prepared, reach_mm=settings.reach_mm,
+                             thin=has_thin_slices(image.grid))
     progress("segmenting")
     with torch.no_grad():
         chain = prompted_chain(method, propagate=settings.propagate).eval()
@@ -145,6 +147,8 @@ def _words(method: Promptable, model: str | Path | None) -> str:
     name = Path(model).name if model is not None else NETWORK
     if isinstance(method, PromptedSam):
         return f"{'MedSAM' if method.prepared == 'medsam' else 'SAM'}: {name}"
+    if isinstance(method, Handover):
+        return f"{_words(method.pointed, model)}; carried on through thin slices by the {_words(method.carried, None)}"
     if isinstance(method, PromptedNetwork):
         return f"network {name}, trained on simulated scenes alone"
     return "random walker, no weights"
