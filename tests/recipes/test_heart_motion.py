@@ -205,3 +205,13 @@ def test_the_evidence_is_measured_and_written(hearts, network, tmp_path, monkeyp
     assert "| network | 2.00 |" in page and "2 patients" in page and "| network less optimization |" in page
     assert evidence_heart_motion.main([str(tmp_path / "nothing"), "-o", str(tmp_path)]) == 2
     assert "ACDC's patients" in capsys.readouterr().err
+
+
+def test_the_shipped_weight_finds_most_of_a_known_way(hearts):
+    weight = load_weight("heart-motion")
+    net = VelocityNet.from_weight(weight.card["network"], weight.state)
+    subject = evidence_heart_motion.simulated(hearts[0], 0)
+    row, slices = evidence_heart_motion.measure(subject, TrackMotion(
+        periodic=False, smooth_frames=0.0, effort=None, network=net, spread_factor=weight.card["spread_factor"]))
+    assert row["error mm"] < 0.6 * row["before mm"] and row["mean"] > row["LV at rest"] and row["folds"] == 0
+    assert 0.6 < row["covered"] <= 1 and len(slices) > 3
