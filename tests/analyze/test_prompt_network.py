@@ -10,6 +10,7 @@ from firstread.analyze.prompt_channels import CHANNELS, SIZE, about, decode, enc
 from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import SegmentPrompted
 from firstread.analyze.prompting import PlanePrompt
+from firstread.analyze.random_walk import RandomWalker
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.prompts import Prompts
@@ -132,6 +133,19 @@ def test_a_plane_without_contrast_gives_numbers():
     assert torch.isfinite(made).all() and made.min() >= 0 and made.max() <= 1
 
 
-def test_a_reach_of_nothing_is_refused():
-    with pytest.raises(SettingError, match="reach of 0"):
-        PromptedNetwork(network=Channel(0), reach_mm=0.0)
+@pytest.mark.parametrize("reach", [0.0, -5.0, float("inf"), float("nan")])
+def test_a_reach_of_nothing_or_without_end_is_refused(reach):
+    with pytest.raises(SettingError, match="a reach of"):
+        PromptedNetwork(network=Channel(0), reach_mm=reach)
+    with pytest.raises(SettingError, match="reach "):
+        RandomWalker(reach_mm=reach)
+
+
+@pytest.mark.parametrize(("reach", "spacing"), [(1e5, (1.0, 1.0)), (50.0, (0.00025, 0.00025))])
+def test_a_reach_beyond_the_plane_is_the_whole_plane(reach, spacing):
+    """Such as the default reach in a picture from a microscope: a window that large needs no memory of that size."""
+    plane = disc((20, 20), 7).float()[None]
+    clicks = said([(20, 20)], [True], spacing=spacing)
+    made = PromptedNetwork(network=Channel(0), reach_mm=reach)(plane, clicks)
+    whole = PromptedNetwork(network=Channel(0), reach_mm=80 * spacing[1])(plane, clicks)
+    assert torch.equal(made, whole) and dice((made > 0.5)[None], disc((20, 20), 7)[None]) > 0.9

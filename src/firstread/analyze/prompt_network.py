@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -23,17 +25,19 @@ class PromptedNetwork(Promptable):
     and again about what it found. Only what is connected with a click or the mask before is kept, in a box the largest
     piece. Differentiable with respect to the image, the window and what is kept being constants.
 
-    After ScribblePrompt (Wong 2024); raises SettingError for a reach of zero.
+    After ScribblePrompt (Wong 2024); raises SettingError for a reach of zero or without end.
     """
 
     def __init__(self, *, network: nn.Module, reach_mm: float = 50.0) -> None:
         super().__init__()
-        if not reach_mm > 0:
-            raise SettingError(f"a reach of {reach_mm} mm", expected="above zero", remedy="correct it")
+        if not 0 < reach_mm < inf:
+            raise SettingError(f"a reach of {reach_mm} mm", expected="a finite one above zero", remedy="correct it")
         self.network, self.reach_mm = network, reach_mm
 
     def forward(self, image: Float[Tensor, "channel y x"], prompt: PlanePrompt) -> Float[Tensor, "y x"]:
-        window = prompt_window(prompt, self.reach_mm)
+        height, width = image.shape[1:]
+        plane = max(height * prompt.spacing_mm[0], width * prompt.spacing_mm[1])
+        window = prompt_window(prompt, min(self.reach_mm, plane))  # farther there is nothing, and memory ends
         p = self._seen(image[0], prompt, window)
         if prompt.box is None and prompt.before is None:
             mask = _kept(p.detach() > 0.5, prompt)

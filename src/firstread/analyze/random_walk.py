@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import ceil, floor, inf
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,9 +35,9 @@ class RandomWalker(Promptable):
     def __init__(self, *, weight: float = 0.05, edge: float = 0.1, bandwidth: float = 0.05, reach_mm: float = 50.0,
                  rounds: int = 3) -> None:
         super().__init__()
-        if min(weight, edge, bandwidth, reach_mm) <= 0 or rounds < 1:
+        if not all(0 < value < inf for value in (weight, edge, bandwidth, reach_mm)) or rounds < 1:
             raise SettingError(f"weight {weight}, edge {edge}, bandwidth {bandwidth}, reach {reach_mm} mm, {rounds} "
-                               "rounds", expected="all above zero", remedy="correct them")
+                               "rounds", expected="all finite and above zero", remedy="correct them")
         self.weight, self.edge, self.bandwidth, self.reach_mm, self.rounds = weight, edge, bandwidth, reach_mm, rounds
 
     def forward(self, image: Float[Tensor, "channel y x"], prompt: PlanePrompt) -> Float[Tensor, "y x"]:
