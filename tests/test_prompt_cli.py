@@ -74,7 +74,9 @@ def test_a_picture_needs_voxels_and_two_numbers_are_enough(tmp_path):
     (["--point", "20,16,1", "--voxels", "--model", "none.pth"], "no weights"),
     (["--point", "20,16,1", "--voxels", "--model", "sam"], "no weights at sam"),
     (["--point", "20,16,1", "--voxels", "--model", "prompt", "--reach", "0"], "reach of 0"),
-    (["--point", "20,16,1", "--voxels", "--model", "walker", "--reach", "-3"], "reach -3")])
+    (["--point", "20,16,1", "--voxels", "--model", "walker", "--reach", "-3"], "reach -3"),
+    *((["--point", "20,16,1", "--voxels", "--name", name], "1 to 64 characters") for name in
+      ("", " ", "a\\b", "a\nb", 65 * "x", "background"))])
 def test_mistakes_are_said_and_leave_nothing(cine, tmp_path, prompt, text):
     done = CliRunner().invoke(app, ["segment", "prompt", str(cine[0]), *prompt, "-o", str(tmp_path / "out")])
     assert done.exception is not None and text in str(done.exception)

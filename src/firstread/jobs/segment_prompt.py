@@ -29,6 +29,7 @@ from firstread.io.open import read as open_file
 from firstread.report.prompted import MARKER, PromptedReport, write
 
 Progress = Callable[[str], None]
+LONGEST = 64  # characters of DICOM's Segment Label
 _LPS = (-1.0, -1.0, 1.0)  # of RAS
 
 
@@ -83,13 +84,25 @@ def _parsed(text: str, said: str, form: str) -> tuple[float, ...]:
     return made
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for a name of an object that DICOM SEG cannot hold, or that says the opposite.
+
+    >>> check_name("left kidney")
+    """
+    if not name.strip() or len(name) > LONGEST or "\\" in name or not name.isprintable() or name == "background":
+        raise InputError(f"--name {name!r}", expected=f"1 to {LONGEST} characters on one line without a backslash, and "
+                         "not background", remedy="name the object, such as liver")
+
+
 def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, model: str | Path | None = None,
                      overwrite: bool = False, progress: Progress = lambda text: None) -> dict[str, Any]:
     """Write ``mask.nii.gz``, ``seg/`` for DICOM input, ``prompt.json`` and ``page.html``; whole or not at all.
 
-    model: as :func:`~firstread.chains.prompted.open_promptable`. Raises InputError for k-space or no prompt on the
-    object, GeometryError for prompts outside the image, and whatever reading the file and the method may raise.
+    model: as :func:`~firstread.chains.prompted.open_promptable`. Raises InputError for k-space, a name that no file may
+    hold or no prompt on the object, GeometryError for prompts outside the image, and whatever reading the file and the
+    method may raise.
     """
+    check_name(settings.name)
     check_free(folder, marker=MARKER, overwrite=overwrite)
     started = time.perf_counter()
     progress(f"opening {path.name}")
