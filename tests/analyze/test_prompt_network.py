@@ -11,6 +11,7 @@ from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import SegmentPrompted
 from firstread.analyze.prompting import PlanePrompt
 from firstread.analyze.random_walk import RandomWalker
+from firstread.chains.prompted import prompt_network
 from firstread.core.errors import SettingError
 from firstread.core.geometry import Grid
 from firstread.core.prompts import Prompts
@@ -128,9 +129,14 @@ def test_a_brighter_image_gives_the_same_mask():
     torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
 
 
-def test_a_plane_without_contrast_gives_numbers():
-    made = PromptedNetwork(network=real_network())(torch.full((1, 30, 30), 7.0), said([(10, 10)], [True]))
-    assert torch.isfinite(made).all() and made.min() >= 0 and made.max() <= 1
+@pytest.mark.parametrize("prompt", [said([(10, 10)], [True]), said(box=(5, 5, 20, 20)),
+                                    said(before=(torch.rand(1, 30, 30), disc((10, 10), 6, (30, 30))))])
+def test_a_plane_without_contrast_holds_nothing(prompt):
+    plane = torch.full((1, 30, 30), 0.1, requires_grad=True)
+    made = PromptedNetwork(network=prompt_network("prompt"))(plane, prompt)
+    assert made.shape == (30, 30) and not made.any()
+    made.sum().backward()
+    assert torch.isfinite(plane.grad).all()
 
 
 @pytest.mark.parametrize("reach", [0.0, -5.0, float("inf"), float("nan")])

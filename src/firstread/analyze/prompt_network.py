@@ -22,8 +22,9 @@ class PromptedNetwork(Promptable):
 
     network: ``[batch, channel, y, x]`` to two logits, background and object. reach_mm: how far from clicks alone the
     object may reach. Of clicks alone the size of the object is not known: the network looks once as far as the reach,
-    and again about what it found. Only what is connected with a click or the mask before is kept, in a box the largest
-    piece. Differentiable with respect to the image, the window and what is kept being constants.
+    and again about what it found. Where all it sees is one value there is nothing. Only what is connected with a click
+    or the mask before is kept, in a box the largest piece. Differentiable with respect to the image, the window and
+    what is kept being constants.
 
     After ScribblePrompt (Wong 2024); raises SettingError for a reach of zero or without end.
     """
@@ -38,6 +39,10 @@ class PromptedNetwork(Promptable):
         height, width = image.shape[1:]
         plane = max(height * prompt.spacing_mm[0], width * prompt.spacing_mm[1])
         window = prompt_window(prompt, min(self.reach_mm, plane))  # farther there is nothing, and memory ends
+        top, left, bottom, right = window
+        seen = image[0, max(top, 0):max(bottom, 1), max(left, 0):max(right, 1)].detach()
+        if not bool(seen.amax() > seen.amin()):
+            return image[0] * 0.0
         p = self._seen(image[0], prompt, window)
         if prompt.box is None and prompt.before is None:
             mask = _kept(p.detach() > 0.5, prompt)
