@@ -44,6 +44,8 @@ def test_a_point_in_millimetres_and_in_voxels_are_one(cine, tmp_path):
     assert document["schema"] == "firstread.segment-prompt/1" and document["name"] == "liver"
     assert document["slices"] == [[0, 1, 2]] * 2 and document["prompts"]["units"] == "RAS+ millimetres"
     assert document["volume_ml"][0] == pytest.approx(0.005 * masks[..., 0].sum())
+    assert document["prompts"]["reach_mm"] == 50.0  # all that is needed to make it again
+    assert f" mL, {int(masks[..., 0].sum())} voxels in 3 slices\n" in done.output
     page = (tmp_path / "mm" / "page.html").read_text()
     assert page.count("<svg") == 1 + 3 + 2 and "http" not in page.replace("http-equiv", "")
     assert {p.name for p in (tmp_path / "mm").iterdir()} == {"mask.nii.gz", "prompt.json", "page.html"}

@@ -125,8 +125,8 @@ def segment_prompt(
         boxes=tuple(parse_box(text) for text in box or ()), voxels=voxels, frame=frame, name=name, propagate=propagate,
         prepared=prepared, reach_mm=reach, spacing_mm=numbers(spacing), series=series)
     made = prompt_to_folder(image, output, settings, model=model, overwrite=overwrite, progress=say)
-    found = made["volume_ml"] or made["voxels"]
-    say(f"{name}: {found[frame]:g} {'mL' if made['volume_ml'] else 'voxels'} in {len(made['slices'][frame])} slices")
+    slices, volume = len(made["slices"][frame]), f"{made['volume_ml'][frame]:g} mL, " if made["volume_ml"] else ""
+    say(f"{name}: {volume}{made['voxels'][frame]} voxels in {slices} slice{'s' * (slices != 1)}")
     say(f"{output / 'page.html'}  ({made['seconds']:.0f} s)")
 
 

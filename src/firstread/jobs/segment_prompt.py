@@ -189,4 +189,5 @@ def _given(settings: PromptSettings) -> dict[str, Any]:
     return {"units": "voxel indices (x, y, z) from 0" if settings.voxels else "RAS+ millimetres",
             "points": [{"at": list(point), "on": sign}
                        for point, sign in zip(settings.points, settings.positive, strict=True)],
-            "boxes": [list(box) for box in settings.boxes], "frame": settings.frame, "propagate": settings.propagate}
+            "boxes": [list(box) for box in settings.boxes], "frame": settings.frame, "propagate": settings.propagate,
+            "reach_mm": settings.reach_mm}
