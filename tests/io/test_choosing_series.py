@@ -26,6 +26,13 @@ def exam(tmp_path):
     return tmp_path / "exam"
 
 
+def test_the_folder_that_one_is_in_is_read_and_names_the_result(exam, tmp_path, monkeypatch):
+    monkeypatch.chdir(exam / "a")
+    made = CliRunner().invoke(app, ["segment", "predict", "heart-sax", ".", "-o", str(tmp_path / "out")])
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "out" / "a.nii.gz").is_file()
+
+
 def test_the_series_that_is_named_is_read(exam):
     assert read_channels([exam], series="5").data.shape[1] == 3
     assert read_image(exam, PromptSettings(series="4")).data.shape[1] == 2

@@ -140,3 +140,17 @@ def test_other_settings_and_damaged_documents_are_refused(images, tmp_path):
     (tmp_path / "out" / "segmentation.json").write_text("{")
     with pytest.raises(FormatError, match="--overwrite"):
         predict_to_folder(SAX, [[images[0]]], tmp_path / "out", resume=True)
+
+
+def test_an_end_that_nobody_foresaw_keeps_what_is_finished(images, tmp_path, monkeypatch):
+    real = segment_predict.read_channels
+
+    def ends(parts, **given):
+        if parts == [images[2]]:
+            raise MemoryError
+        return real(parts, **given)
+
+    monkeypatch.setattr(segment_predict, "read_channels", ends)
+    with pytest.raises(MemoryError):
+        predict_to_folder(SAX, [[images[0]], [images[2]]], tmp_path / "out")
+    assert (tmp_path / "out" / "p0.nii.gz").is_file()

@@ -94,8 +94,10 @@ def _named(path: Path) -> Iterator[None]:
 
 def located(path: Path) -> Path:
     """The file that is meant: BART names a pair of files by what they share."""
+    if path.exists():
+        return path
     stored = path.with_name(path.name + ".cfl")
-    return stored if not path.exists() and stored.is_file() else path
+    return stored if stored.is_file() else path
 
 
 def detect(path: Path) -> Kind:

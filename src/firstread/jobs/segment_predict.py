@@ -74,9 +74,9 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
 
     A folder of NIfTI files is as many images; nnU-Net's ``CASE_0000``, ``CASE_0001`` … are channels of one. What
     headers say is checked of all files before the first one is segmented. An image that fails all the same is named
-    in ``failed`` and the others go on; then, and on Ctrl-C, the folder holds what is finished. resume: keep what
-    ``folder`` holds of the same files, made by the same model and settings, and of files that are not asked for again
-    or not reached; make the rest. Images that failed then and are not asked for again stay in ``failed``.
+    in ``failed`` and the others go on; then, and on Ctrl-C or any other end, the folder holds what is finished. resume:
+    keep what ``folder`` holds of the same files, made by the same model and settings, and of files that are not asked
+    for again or not reached; make the rest. Images that failed then and are not asked for again stay in ``failed``.
 
     Raises InputError and its kinds for models and images, OutputError for the folder; an InputError with the folder
     written where some images failed.
@@ -104,7 +104,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     tried: dict[str, list[str]] = {}
-    errors: list[FirstreadError | KeyboardInterrupt] = []
+    errors: list[BaseException] = []
     with new_folder(folder, marker=MARKER, overwrite=overwrite or resume) as work:
         for number, (name, parts) in enumerate(zip(names, images, strict=True), start=1):
             progress(f"{name} ({number} of {len(names)})")
@@ -115,7 +115,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
                 errors.append(error)
                 failed.append({"input": [p.name for p in parts], "reason": str(error)})
                 progress(f"  {error}")
-            except KeyboardInterrupt as error:
+            except BaseException as error:  # Ctrl-C, memory that ends: what is finished is kept first
                 errors.append(error)
                 break
             tried[name] = [p.name for p in parts]
@@ -125,7 +125,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
         document = {**head, "images": rows, "failed": failed + earlier.failed_but(tried.values()),
                     "versions": versions()}
         (work / MARKER).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if errors and isinstance(errors[-1], KeyboardInterrupt):
+    if errors and not isinstance(errors[-1], FirstreadError):
         raise errors[-1]
     if failed:
         raise InputError(f"{len(failed)} of {len(images)} images that could not be segmented, first "
@@ -253,5 +253,6 @@ def _volumes(hard: HardLabels) -> dict[str, list[float]] | None:
 
 def _names(images: Sequence[Sequence[Path]]) -> list[str]:
     """A name for each result: the file's, without what says its type; numbered where two are equal."""
-    stems = [parts[0].name.split(".nii")[0] if ".nii" in parts[0].name else parts[0].stem for parts in images]
+    firsts = [parts[0] if parts[0].name.strip(".") else parts[0].resolve() for parts in images]  # . and .. are no names
+    stems = [path.name.split(".nii")[0] if ".nii" in path.name else path.stem for path in firsts]
     return [stem if stems.count(stem) == 1 else f"{stem}_{number + 1}" for number, stem in enumerate(stems)]

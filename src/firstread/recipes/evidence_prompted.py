@@ -31,6 +31,7 @@ from firstread.core.errors import FirstreadError, InputError
 from firstread.core.geometry import Grid
 from firstread.core.prompts import Prompts
 from firstread.core.records import Image, Rows
+from firstread.io.nifti import read as read_nifti
 from firstread.ops.regions import dice
 from firstread.recipes.classical_lesions import read_lesion
 from firstread.recipes.evaluate_acdc import OURS, SPACING_MM
@@ -145,6 +146,12 @@ def read_brain(file: Path) -> tuple[Image, Tensor]:
                         for name, kind in (("vol", np.float32), ("seg", np.int32)))
     grid = Grid.from_spacing((data.shape[0], data.shape[1], data.shape[2]), (1.0, 1.0, 1.0), frame="detector")
     return Image(Rows.subjects(1), data[None, None, None], grid), labels
+
+
+def read_fetus(folder: Path) -> tuple[Image, Tensor]:
+    """A stack of a fetal brain and its mask."""
+    image, mask = (read_nifti(folder / name) for name in ("simulated_stack_d2.nii.gz", "mask_for_stack_d2.nii.gz"))
+    return image, (mask.data[0, 0, 0] > 0).to(torch.uint8)
 
 
 def all_scores(subjects: Iterable[tuple[str, Read]], methods: Mapping[str, Callable[[], Promptable]],
@@ -273,11 +280,13 @@ def page(real: Scores, slices: Scores, simulated: Scores, lesions: Scores, brain
         "magnitudes. The network was trained on hearts of another generator.", "", *table(simulated), "",
         *differences(simulated), "",
         "## Lesions", "", "One case each, the largest piece of its mask: no interval.", "", *table(lesions), "",
-        "## Structures of a brain", "", "One T1 scan, brain cut out, 1 mm, FreeSurfer's labels, transverse slices: no "
-        "interval.", "", *table(brain), "",
-        "Through many thin slices the network's mask drifts, and it may not end where the object does. So in slices "
-        "nearer to each other than two and a half pixels the network's mask is carried on by the walker, unless a "
-        "method is named: this was added after the rows of both had been seen, and has no other scan to show it. "
+        "## Thin slices: structures of a brain, a fetal brain", "", "One T1 scan, brain cut out, 1 mm, FreeSurfer's "
+        "labels, transverse slices; one stack of a fetal brain, 1.25 mm, with its mask: no interval.", "",
+        *table(brain), "",
+        "Through many thin slices the network's mask may drift, and not end where the object does. So in slices nearer "
+        "to each other than two and a half pixels the network's mask is carried on by the walker, unless a method is "
+        "named. This was added after the rows of both on the brain had been seen; the fetal brain was measured after "
+        "that. "
         "From one box over all slices of the structure, which bounds it (measured after the rows of walker and network "
         "had been seen), Dice of the volume:",
         "", f"| method | {' | '.join(BRAIN.values())} |", f"|---|{'---|' * len(BRAIN)}",
@@ -289,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m firstread.recipes.evidence_prompted", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with acdc, sunnybrook, ct_mr_lesion and brain")
+    parser.add_argument("folder", type=Path, help="with acdc, sunnybrook, ct_mr_lesion, brain and fetal_mr")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/evidence"))
     parser.add_argument("--work", type=Path, help="where each subject's scores are kept")
     given = parser.parse_args(arguments)
@@ -315,6 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         slices = all_scores(contours, METHODS, given.work, say, names={1: NAMES[1]})
         scan = partial(read_brain, given.folder / "brain" / "t1_scan_with_labels.npz")
         brain = all_scores([("brain", scan)], THIN, given.work, say, names=BRAIN)
+        brain |= all_scores([("fetus", partial(read_fetus, given.folder / "fetal_mr"))], THIN, given.work, say,
+                            names={1: "fetal brain"})
         write_text(given.output / "prompted.md", page(real, slices, simulated, lesions, brain,
                                                        brain_bounded(scan, given.work)))
     except (FirstreadError, FileNotFoundError) as error:
