@@ -1,5 +1,8 @@
 """Tiled inference under a set memory: what is counted, what is chosen, what is refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -90,3 +93,11 @@ def test_with_gradient_or_of_another_program_it_is_refused(tmp_path):
         stage_of("3d", (32, 32, 32), 10**9)(image)
     with pytest.raises(SettingError, match="another program's model"):
         open_segmenter(tmp_path / "model.ts", memory=10**9)
+
+
+def test_counting_does_not_load_torch_s_compiler():
+    """It takes 60 MB and seconds, more than what is counted."""
+    code = ("import sys, torch\nfrom firstread.analyze.tile_memory import CountedBytes\n"
+            "with CountedBytes() as counted:\n    torch.zeros(10) + 1\n"
+            "assert counted.peak == 80 and 'torch._dynamo' not in sys.modules, counted.peak")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ from torch.func import functional_call, grad, vmap
 
 from firstread.core.errors import SettingError
 from firstread.nets.precision import InPrecision
-from firstread.nets.unet import UNet
+from firstread.nets.unet import Conv3d, UNet
 
 
 def small(dims: int = 2) -> UNet:
@@ -85,3 +85,12 @@ def test_volumes_in_bfloat16_and_with_the_channels_last_say_the_same():
         rounded = InPrecision(net, torch.bfloat16)(x)
     assert rounded.dtype == torch.float32
     assert float((rounded - expected).square().mean().sqrt()) < 0.02 * float(expected.std())
+
+
+def test_one_channel_goes_in_with_the_channels_last():
+    torch.manual_seed(0)
+    layer, x = Conv3d(1, 4, 3, padding=1), torch.randn(2, 1, 6, 7, 8)
+    with torch.no_grad():
+        made = layer(x)
+    assert made.is_contiguous(memory_format=torch.channels_last_3d) and not made.is_contiguous()
+    torch.testing.assert_close(made, layer(x).detach())

@@ -40,6 +40,11 @@ class CountedBytes(TorchDispatchMode):
         self.now = self.peak = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's own switch: True, its default, would load torch's compiler, which takes 60 MB and seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for given in tree_leaves((args, kwargs)):
             if isinstance(given, Tensor):  # what was there before, of which only views are made

@@ -21,6 +21,14 @@ def _plain(x: Tensor) -> bool:
     return x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
+def _channels_last(x: Float[Tensor, "batch channels z y x"]) -> Float[Tensor, "batch channels z y x"]:
+    """With the channels last, and strides that say so for one channel too, where torch takes either for both."""
+    if x.shape[1] > 1:
+        return x.contiguous(memory_format=torch.channels_last_3d)
+    x = x.contiguous()
+    return x.as_strided(x.shape, (x.stride(0), 1, *x.stride()[2:]))
+
+
 class Conv3d(nn.Conv3d):
     """torch's convolution of volumes; without gradient on a CPU by oneDNN with the channels last.
 
@@ -30,8 +38,8 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Float[Tensor, "batch channels_in z y x"]) -> Float[Tensor, "batch channels_out mz my mx"]:
         if not (_plain(x) and torch.backends.mkldnn.is_available()):
             return super().forward(x)
-        return torch.mkldnn_convolution(x.contiguous(memory_format=torch.channels_last_3d), self.weight, self.bias,
-                                        self.padding, self.stride, self.dilation, self.groups)
+        return torch.mkldnn_convolution(_channels_last(x), self.weight, self.bias, self.padding, self.stride,
+                                        self.dilation, self.groups)
 
 
 class GroupNorm3d(nn.GroupNorm):
