@@ -33,7 +33,7 @@ def test_bytes_are_those_of_tensors_alive_together():
 
 @torch.no_grad()
 def test_the_peak_grows_with_the_voxels_of_a_window():
-    small, large = (TileMemory.of(NETWORK, 1, 3, size=size).held for size in (16, 40))
+    small, large = (TileMemory.of(NETWORK, 1, 3, size=size).held for size in (32, 56))
     assert small == pytest.approx(large, rel=0.02)
 
 

@@ -87,7 +87,7 @@ class Convolution(nn.Sequential):
 def _moments(voxels: Float[Tensor, "batch voxel channels"]) -> tuple[Tensor, Tensor]:
     """Mean of the values and of their squares, ``[batch, channels]``, block by block."""
     total = square = voxels.new_zeros(voxels.shape[0], voxels.shape[2])
-    for block in voxels.split(16384, dim=1):
+    for block in voxels.split(8192, dim=1):
         total = total + block.sum(dim=1)
         square = square + block.square().sum(dim=1)
     return total / voxels.shape[1], square / voxels.shape[1]
