@@ -66,13 +66,13 @@ def stage_of(mode, patch, memory):
     dims = len(patch)
     plan = Plan(classes=tuple(ClassPlan(n, k) for k, n in enumerate("abc")), mode=mode, patch=patch,
                 spacing_mm=(None, None, None) if dims == 2 else (2.0, 2.0, 2.0), overlap=0.25,
-                network=NetworkPlan(kind="unet", widths=(8, 16), strides=((2,) * dims,) * 2, deep_supervision=False))
+                network=NetworkPlan(kind="unet", widths=(16, 32), strides=((2,) * dims,) * 2, deep_supervision=False))
     torch.manual_seed(0)
     return SegmentByPlan(networks=[build_network(plan).eval()], plan=plan, memory=memory)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("mode", "patch", "memory"), [("3d", (48, 48, 48), 12e6), ("2.5d", (48, 48), 12e6)])
+@pytest.mark.parametrize(("mode", "patch", "memory"), [("3d", (48, 48, 48), 14.5e6), ("2.5d", (48, 48), 15e6)])
 def test_a_stage_stays_under_it_and_says_that_windows_are_smaller(mode, patch, memory):
     image = Image(Rows.subjects(1), VOLUME[None], Grid.from_spacing((40, 56, 48), (2.5, 2.0, 2.0)))
     with pytest.raises(SettingError, match=r"expected \d+ MiB"):

@@ -115,7 +115,7 @@ class SegmentByPlan(Stage):
         copies = len(plan.classes) * 4 * (len(self.networks) if self.members else 1)
         kept = volume.nbytes + (volume.shape[1:].numel() * plan.channels * 4 if plan.dims == 2 else 0)
         # of all frames, while it is put back: what was found, three times that on the image's grid, and where voxels go
-        whole = copies * (volume[:, 0].numel() + 3 * data[:, 0].numel()) + 40 * data[0, 0].numel() + volume.nbytes
+        whole = copies * (volume[:, 0].numel() + 3 * data[:, 0].numel()) + 72 * data[0, 0].numel() + volume.nbytes
         if whole > self.memory:
             raise SettingError(f"a memory of {mebibytes(self.memory)} for {len(plan.classes)} classes of "
                                f"{'x'.join(map(str, data.shape[2:]))} voxels and {len(data)} frames",
