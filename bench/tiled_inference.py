@@ -4,7 +4,8 @@ Each way runs in a process of its own, data in memory. Peer rows: the network of
 batch 1 (its default) and batch 4; a further row gives MONAI's inferer our network, so that it shows what the tiles
 alone cost. With ``--keep-memory`` glibc keeps freed memory (``mallopt``), on both sides. CPU seconds, not wall time, so
 that other work on the machine counts less, after one window as warm-up; peak memory is the most that the process held
-(VmHWM) less what it held before the warm-up. Difference: the largest of the probabilities from the first row's.
+(VmHWM) less what it held before the warm-up, when the code had been loaded. Difference: the largest of the
+probabilities from the first row's.
 
 With ``--memory MB`` ours is told that budget, and finds its windows; MONAI's sliding window has no such setting, so its
 user tries window sizes: further rows. Freed memory is then given back on both sides, so that what a process holds is
@@ -66,6 +67,7 @@ def run(way: str, shape: tuple[int, ...], window: int, out: Path, memory: float 
                          memory=None if memory is None else int(memory * 2**20))
 
     with torch.inference_mode():
+        network(volume[:, :, :32, :32, :32])  # code is loaded when it first runs, and is no tensor
         before = held_mb("VmRSS")
         infer(volume[:, :, :window, :window, :window])
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins anew
