@@ -119,6 +119,8 @@ def test_one_frame_of_several_is_said(files, tmp_path):
     for wrong in ("3", "-1", "last"):
         with pytest.raises(SettingError, match=f"--frame {wrong} for .* expected mean, or a number from 0 to 2"):
             register_to_folder(series, fixed, tmp_path / "out", RegisterSettings(frame=wrong))
+    with pytest.raises(SettingError, match=r"--frame 1 for .* which has 1 frame; expected 0, mean or nothing"):
+        register_to_folder(fixed, fixed, tmp_path / "out", RegisterSettings(frame="1"))
     assert not (tmp_path / "out").exists()
     alone = register_to_folder(fixed, files["moving head"], tmp_path / "alone", RegisterSettings(**rigid))
     for frame in ("1", "mean"):
@@ -128,6 +130,15 @@ def test_one_frame_of_several_is_said(files, tmp_path):
     done = CliRunner().invoke(app, ["register", str(fixed), str(series), "-o", str(tmp_path / "cli"), "--type", "rigid",
                                     "--moving-frame", "9"])
     assert done.exit_code != 0 and "--moving-frame 9 for series.nii.gz, which has 3 frames" in str(done.exception)
+
+
+def test_what_is_doubted_is_said_at_once(files, tmp_path):
+    head, noise = open_file(files["fixed head"]).case["image"], tmp_path / "noise.nii.gz"
+    write_image(noise, replace(head, data=torch.rand(head.data.shape, generator=torch.Generator().manual_seed(0))))
+    done = CliRunner().invoke(app, ["register", str(files["fixed head"]), str(noise), "-o", str(tmp_path / "out"),
+                                    "--type", "rigid"])
+    assert done.exit_code == 0 and "warning: Even aligned, one image hardly tells" in done.output
+    assert "hardly_alike" in (tmp_path / "out" / "page.html").read_text()
 
 
 def test_an_unusable_image_is_named(files, tmp_path):

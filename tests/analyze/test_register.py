@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from firstread.acquire.head import head_phantom
-from firstread.analyze.register import Register
+from firstread.analyze.register import Register, shared_information, unit_range
 from firstread.analyze.register_deformable import Effort
 from firstread.analyze.register_discrete import discrete_displacement
 from firstread.analyze.register_linear import overlap
@@ -72,11 +72,23 @@ def test_what_does_not_say_where_it_belongs_is_doubted(head):
     assert [note.code for note in both.notes] == ["ambiguous"]
 
 
+@pytest.mark.parametrize("shape", [(1, 64, 64), (1, 128, 128), (24, 24, 24)])
+def test_small_images_of_noise_have_nothing_in_common(shape):
+    g = torch.Generator().manual_seed(0)
+    grid = Grid.from_spacing(shape, (4.0, 4.0, 4.0))
+    one, two = (smooth(torch.randn(shape, generator=g), (1.0 * (shape[0] > 1), 1.0, 1.0)) for _ in range(2))
+    pair = [Image(Rows.subjects(1), data[None, None, None], grid) for data in (one, two)]
+    assert "hardly_alike" in {note.code for note in Register(kind="rigid")(*pair).notes}
+    scaled = [unit_range(image.data) for image in pair]
+    assert shared_information(*scaled) < 0.02 < 1 < shared_information(scaled[0], scaled[0])
+    assert "hardly_alike" not in {note.code for note in Register(kind="rigid")(pair[0], pair[0]).notes}
+
+
 def test_a_map_that_stretches_much_is_doubted(head):
     matrix = about(torch.diag(torch.tensor([1.35, 1.0, 1.0, 1.0], dtype=torch.float64)), inside(head)[0].mean(dim=0))
     fixed = seen_through(head, Transform(matrix[None]))
     found = Register(kind="affine")(fixed, head)
-    assert [note.code for note in found.notes] == ["stretched"] and "lengths by 1.00 to 1." in found.notes[0].text
+    assert [note.code for note in found.notes] == ["stretched"] and "makes lengths 1.00 to 1." in found.notes[0].text
     assert Register(first="affine", effort=QUICK)(fixed, head).notes == found.notes
     assert "stretched" not in {note.code for note in Register(kind="rigid")(fixed, head).notes}
 

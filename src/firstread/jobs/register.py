@@ -99,11 +99,17 @@ def register(fixed: Path, moving: Path, settings: RegisterSettings | None = None
 def register_to_folder(fixed: Path, moving: Path, folder: Path, settings: RegisterSettings | None = None, *,
                        labels: Path | None = None, fixed_labels: Path | None = None, overwrite: bool = False,
                        progress: Progress = lambda text: None) -> RegisteredReport:
-    """Write the warped image, the transforms, ``transform.json`` and ``page.html``; whole or not at all."""
+    """Write the warped image, the transforms, ``transform.json`` and ``page.html``; whole or not at all.
+
+    Warnings are said as progress, too: a wrong answer is not known by its files.
+    """
     check_free(folder, marker=MARKER, overwrite=overwrite)
     report = register(fixed, moving, settings, labels=labels, fixed_labels=fixed_labels, progress=progress)
     with new_folder(folder, marker=MARKER, overwrite=overwrite) as work:
         write(report, work)
+    for note in (*report.notes, *report.case.notes):
+        if note.severity == "warning":
+            progress(f"warning: {note.text}")
     return report
 
 
@@ -137,7 +143,7 @@ def _one_frame(data: Tensor, frame: str | None, option: str, name: str) -> Tenso
     if not frame.isdecimal() or int(frame) >= count:
         raise SettingError(f"{option} {frame} for {name}, which has {count} "
                            f"{'frame' if count == 1 else 'frames'}", remedy="correct it",
-                           expected=f"mean, or a number from 0 to {count - 1}")
+                           expected=f"mean, or a number from 0 to {count - 1}" if count > 1 else "0, mean or nothing")
     return data[:, int(frame):int(frame) + 1]
 
 
