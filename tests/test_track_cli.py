@@ -119,6 +119,22 @@ def test_weights_of_something_else_are_refused(files, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"network": 3}, "which is no network of motion"),
+    ({"network": {"widths": [4, 16], "dims": 2, "spacing_mm": 1.5}}, "parameters are not those"),
+    ({"network": {"widths": 4, "dims": 2, "spacing_mm": 1.5}}, "parameters are not those"),
+    ({"network": {"widths": [4, 8], "dims": 2, "spacing_mm": "x"}}, "parameters are not those"),
+    ({"spread_factor_after_steps": -2}, "spread factor of -2; expected a number above zero"),
+    ({"spread_factor_after_steps": "much"}, "spread factor of 'much'; expected a number above zero")])
+def test_a_card_that_does_not_fit_is_refused(files, tmp_path, changed, said):
+    weight = motion_weight(tmp_path / "own.safetensors")
+    card = weight.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | changed))
+    with pytest.raises(InputError, match=said):
+        track_to_folder(files[0], None, tmp_path / "out", TrackSettings(weights=str(weight)))
+    assert not (tmp_path / "out").exists()
+
+
 def motion_weight(path):
     """A network of motion that knows nothing, with its card."""
     net = VelocityNet(widths=(4, 8), dims=2, spacing_mm=1.5)

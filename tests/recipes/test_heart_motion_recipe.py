@@ -163,6 +163,11 @@ def test_a_series_is_followed_by_the_network_with_its_spread(network):
     assert not torch.equal(after.displacement_mm, alone.displacement_mm)
     assert torch.equal(after.spread_mm, alone.spread_mm)
     assert TrackMotion(smooth_frames=0.0, effort=effort)(frames).spread_mm is None
+    assert not alone.notes
+    near = Image(frames.rows, frames.data, Grid.from_spacing((2, 40, 40), (1.5, 1.5, 1.5)))
+    across = TrackMotion(network=network, effort=None)(near)
+    assert across.in_plane and [note.code for note in across.notes] == ["in_plane_alone"]
+    assert across.displacement_mm[:, :, 2].abs().max() == 0
 
 
 def test_bad_input_is_refused(network):

@@ -13,7 +13,7 @@ from firstread.analyze.register_learned import foreseen, in_planes, stacked
 from firstread.core.alignment import Motion
 from firstread.core.errors import SettingError, SignalError
 from firstread.core.geometry import Grid
-from firstread.core.records import Image
+from firstread.core.records import Image, Note
 from firstread.core.stage import Stage
 from firstread.nets.velocity import VelocityNet
 from firstread.ops.intensity import scale_percentiles
@@ -22,6 +22,8 @@ THICK = 2.5  # slices further apart than this many pixels are tracked each in it
 TRACKING = Effort(shrink=(8, 4, 2), iterations=(60, 60, 40), radius=3, discrete=False)
 AFTER_NETWORK = Effort(shrink=(2, 1), iterations=(20, 10), radius=3, discrete=False)
 AT_ONCE = 16  # pairs that a network sees together
+ACROSS = Note("in_plane_alone", "The network sees slices alone: motion across them, which these voxels could show, is "
+              "not followed. Optimization without a network follows it.")
 
 
 class TrackMotion(Stage):
@@ -35,8 +37,9 @@ class TrackMotion(Stage):
     spread_factor: what the network's spread is multiplied with, as its card says.
 
     Slices that lie further apart than two and a half pixels, and those of a network of slices, are followed each in its
-    own plane. Real images or magnitudes; LNCC. No gradient passes. Raises SettingError for one frame, several channels,
-    a reference that is not there, neither effort nor network, or a network of volumes for slices; SignalError for NaN.
+    own plane; a note says so where only the network asks for it. Real images or magnitudes; LNCC. No gradient passes.
+    Raises SettingError for one frame, several channels, a reference that is not there, neither effort nor network, or a
+    network of volumes for slices; SignalError for NaN.
     """
 
     result = "motion"
@@ -67,12 +70,13 @@ class TrackMotion(Stage):
             raise SignalError("a series with values that are no numbers", expected="finite values",
                               remedy="repair the image")
         scaled = scale_percentiles(data, low=0.001, high=0.999, most=1 << 18).clamp(-0.1, 1.1)
-        spacing, in_plane = image.grid.spacing_mm, is_in_plane(image.grid)
+        spacing, in_plane, notes = image.grid.spacing_mm, is_in_plane(image.grid), image.notes
         if self.network is not None:
             if in_plane and self.network.dims == 3:
                 raise SettingError("a network of volumes for slices that lie far apart", expected="one of slices",
                                    remedy="give a network of two dimensions")
-            in_plane = in_plane or self.network.dims == 2
+            if not in_plane and self.network.dims == 2:
+                in_plane, notes = True, (*notes, ACROSS)
         found = [self._row(row, (float(s[0]), float(s[1]), float(s[2])), in_plane)
                  for row, s in zip(scaled, spacing, strict=True)]
         moved = torch.stack([row for row, _ in found])
@@ -80,7 +84,7 @@ class TrackMotion(Stage):
         size = spacing.flip(1)[:, None, :, None, None, None].to(moved.dtype)
         spread = None if self.network is None else torch.stack([row for _, row in found]) * size * self.spread_factor
         return Motion(image.rows, torch.einsum("bij,btjzyx->btizyx", to_mm, moved), image.grid, self.reference,
-                      in_plane, image.times_s, spread_mm=spread, notes=image.notes)
+                      in_plane, image.times_s, spread_mm=spread, notes=notes)
 
     def _row(self, series: Float[Tensor, "time z y x"], spacing_mm: tuple[float, float, float], in_plane: bool
              ) -> tuple[Float[Tensor, "time 3 z y x"], Float[Tensor, "time 3 z y x"]]:

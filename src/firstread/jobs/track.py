@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -121,11 +122,18 @@ def motion_network(weights: str) -> tuple[VelocityNet, float]:
     Raises InputError for weights that are not there or are of something else.
     """
     weight = load(weights)
-    if weight.card.get("network", {}).keys() != VelocityNet(widths=(2,)).settings().keys():
+    settings, factor = weight.card.get("network"), weight.card.get("spread_factor_after_steps", 1.0)
+    if not isinstance(settings, dict) or settings.keys() != VelocityNet(widths=(2,)).settings().keys():
         raise InputError(f"{weights}, which is no network of motion", expected="heart-motion, or the .safetensors of "
                          "`firstread train heart-motion` with its .json beside it", remedy="correct --weights")
-    return (VelocityNet.from_weight(weight.card["network"], weight.state),
-            float(weight.card.get("spread_factor_after_steps", 1.0)))
+    if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise InputError(f"{weights}, whose card states a spread factor of {factor!r}", expected="a number above zero",
+                         remedy="take the .json that was written beside it")
+    try:
+        return VelocityNet.from_weight(settings, weight.state), float(factor)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{weights}, whose parameters are not those of the network in its card", expected="the .json "
+                         "that was written beside it", remedy="put both back, or train it again") from error
 
 
 def _series(path: Path, settings: TrackSettings, progress: Progress) -> Image:
