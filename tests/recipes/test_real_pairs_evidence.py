@@ -59,4 +59,6 @@ def test_bad_input(tmp_path, capsys):
     assert real.main([str(tmp_path), str(tmp_path / "none"), "--work", str(tmp_path)]) == 2
     assert real.main([str(tmp_path), str(tmp_path), "--work", str(tmp_path), "-o", str(tmp_path)]) == 2
     assert "no file chris_t1" in capsys.readouterr().err
+    assert real.main([str(tmp_path), str(tmp_path), "--work", str(tmp_path), "--only", "PD on T1", "PD on T2"]) == 2
+    assert "no pair PD on T2; expected PD on T1; " in capsys.readouterr().err
     assert not real.known_move(0, flat=True)[[0, 1, 5]].any()  # a slice stays in its plane

@@ -1,4 +1,4 @@
-"""Real pairs of two kinds of image: ``python -m firstread.recipes.evidence_modalities_real NV FAIR [-o OUT]``.
+"""Real pairs of two kinds of image: ``python -m firstread.recipes.evidence_modalities_real NV FAIR --work FOLDER``.
 
 NV: a folder with NIfTI files of the public repository neurolabusc/niivue-images (chris_t1, chris_PD, chris_MRA, pcasl,
 fmri_pitch, MR_Gd, spm152, CT_pitch); FAIR: the folder ``kernel/data`` of the public repository C4IR/FAIR.m. ``--peers
@@ -288,9 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     homes = {"nv": given.nv, "fair": given.fair}
     try:
-        if not all(home.is_dir() for home in (given.nv, given.fair, given.output)):
-            raise InputError(f"folders {given.nv}, {given.fair} and {given.output}", expected="folders that are there",
-                             remedy="give those of the two repositories' files")
+        written = () if given.only else (given.output,)
+        if missing := [str(home) for home in (given.nv, given.fair, *written) if not home.is_dir()]:
+            raise InputError(f"no folder {', '.join(missing)}", expected="those of the two repositories' files, and "
+                             "one for the page", remedy="correct them, -o for that of the page")
+        if unknown := sorted({*(given.only or ())} - {pair.name for pair in PAIRS}):
+            raise InputError(f"no pair {', '.join(unknown)}", expected="; ".join(pair.name for pair in PAIRS),
+                             remedy="correct --only")
         rows = []
         for pair in PAIRS:
             if not given.only or pair.name in given.only:

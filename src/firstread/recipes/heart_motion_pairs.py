@@ -127,8 +127,8 @@ def load(path: Path) -> Stored:
 class HeartPairs:
     """Batch number to :class:`Pair` of ``rows`` slices; a function of seed, number and the files alone.
 
-    as_seen: turned, scaled, mirrored, shaded, noisy, in another grey scale, the moving one sometimes bent; otherwise
-    plain, upright, with noise alone.
+    Slices are turned, scaled, sometimes mirrored, shaded, noisy and in another grey scale; the moving one is sometimes
+    bent.
     """
 
     def __init__(self, files: Sequence[Path], *, seed: int, rows: int = 8) -> None:

@@ -44,7 +44,9 @@ def matrix_of(linear: np.ndarray, centre: np.ndarray, shift: np.ndarray) -> list
     return made.tolist()
 
 
-def by_simpleitk(fixed, moving, fixed_affine, moving_affine, kind: str, flat: bool):
+def by_simpleitk(fixed: np.ndarray, moving: np.ndarray, fixed_affine: np.ndarray, moving_affine: np.ndarray,
+                 kind: str, flat: bool) -> list[list[float]]:
+    """SimpleITK's map of fixed to moving millimetres, 4 x 4."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -79,7 +81,9 @@ def by_simpleitk(fixed, moving, fixed_affine, moving_affine, kind: str, flat: bo
     return matrix_of(np.stack([p - at[0] for p in at[1:]], axis=1), np.zeros(n), at[0])
 
 
-def by_ants(fixed, moving, fixed_affine, moving_affine, kind: str, flat: bool):
+def by_ants(fixed: np.ndarray, moving: np.ndarray, fixed_affine: np.ndarray, moving_affine: np.ndarray,
+            kind: str, flat: bool) -> list[list[float]]:
+    """ANTs' map of fixed to moving millimetres, 4 x 4."""
     import ants
 
     def image(data, affine):
@@ -95,7 +99,9 @@ def by_ants(fixed, moving, fixed_affine, moving_affine, kind: str, flat: bool):
     return matrix_of(numbers[:n * n].reshape(n, n), np.array(read.fixed_parameters[:n]), numbers[n * n:n * n + n])
 
 
-def by_elastix(fixed, moving, fixed_affine, moving_affine, kind: str, flat: bool):
+def by_elastix(fixed: np.ndarray, moving: np.ndarray, fixed_affine: np.ndarray, moving_affine: np.ndarray,
+               kind: str, flat: bool) -> list[list[float]]:
+    """elastix' map of fixed to moving millimetres, 4 x 4."""
     import itk
 
     def image(data, affine):
@@ -136,6 +142,7 @@ RUN = {"SimpleITK": by_simpleitk, "ANTs": by_ants, "elastix": by_elastix}
 
 
 def main(tool: str, task: str) -> None:
+    """The answers of ``tool`` for every start of the file ``task``, written beside it."""
     with np.load(task) as stored:
         given = {name: stored[name] for name in stored.files}
     fixed, moving = (given[name].astype(np.float32) for name in ("fixed", "moving"))
