@@ -20,10 +20,16 @@ def test_trained_measured_and_used_by_name(tmp_path, monkeypatch):
     assert weight.stat().st_size < 2e6
     monkeypatch.setattr(store, "_HOME", tmp_path / "zoo")
     monkeypatch.setattr(evaluate_long_axis, "SUBJECTS", 4)
-    assert evaluate_long_axis.main([str(tmp_path / "zoo")]) == 0
+    planes = np.random.default_rng(0).random((3, 40, 48)) * 1j
+    (tmp_path / "real").mkdir()
+    assert evaluate_long_axis.main([str(tmp_path / "zoo"), "--echoes", str(tmp_path / "real")]) == 2
+    np.savez(tmp_path / "real" / "x_ch4_3echo.npz", images=planes)
+    assert evaluate_long_axis.main([str(tmp_path / "zoo"), "--echoes", str(tmp_path / "real")]) == 0
     card = json.loads((tmp_path / "zoo" / "heart-lax.json").read_text())
     assert set(card["evaluation"]["4-chamber"]) == set(heart_long_axis.PLAN.names[1:])
     assert "| left atrium |" in (tmp_path / "zoo" / "heart-lax.md").read_text()
+    assert card["real"]["planes"] == 1 and card["real"]["images"] == 3
+    assert all(v is None or 0 <= v <= 1 for v in card["real"]["dice_between_echoes"].values())
     cine = np.random.default_rng(0).random((50, 60, 1, 2)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(cine, np.diag([2.0, 2.0, 8.0, 1.0])), tmp_path / "cine.nii.gz")
     made = predict_to_folder(Path("heart-lax"), [[tmp_path / "cine.nii.gz"]], tmp_path / "out")
