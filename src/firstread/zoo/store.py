@@ -70,5 +70,10 @@ def load(name: str | Path) -> Weight:
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path.name}: {error}", expected="a safetensors file", remedy="train it again") from error
     about = path.with_suffix(".json")
-    return Weight(path.stem, json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {},
-                  {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()})
+    try:
+        card = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    except ValueError as error:
+        raise FormatError(f"{about.name}, which is no JSON ({error})", expected="the card of the weight beside it",
+                          remedy="copy it again, or train the weight again") from error
+    return Weight(path.stem, card, {name: tensor.float() if tensor.is_floating_point() else tensor
+                                    for name, tensor in state.items()})
