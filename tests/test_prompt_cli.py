@@ -121,3 +121,17 @@ def test_prompts_are_read_as_written():
     assert parse_box("1,2,3,4,5,6") == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     with pytest.raises(InputError):
         parse_box("1 2 3")
+
+
+@pytest.mark.parametrize(("slices_mm", "words"), [
+    (1.5, "network prompt, trained on simulated scenes alone; carried on through thin slices by the random walker, no "
+          "weights"), (8.0, "network prompt, trained on simulated scenes alone")])
+def test_where_no_method_is_named_the_walker_carries_on_through_thin_slices(tmp_path, slices_mm, words):
+    x, y = np.meshgrid(np.arange(48), np.arange(40), indexing="ij")
+    disc = np.repeat(((x - 20)**2 + (y - 16)**2 < 80)[..., None], 4, axis=2).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(disc, np.diag([1.0, 1.0, slices_mm, 1.0])), tmp_path / "a.nii.gz")
+    done = CliRunner().invoke(app, ["segment", "prompt", str(tmp_path / "a.nii.gz"), "--point", "20,16,1", "--voxels",
+                                    "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    document = json.loads((tmp_path / "out" / "prompt.json").read_text())
+    assert document["method"] == words and len(document["slices"][0]) == 4

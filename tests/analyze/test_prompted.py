@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstread.analyze.prompt_handover import Handover, has_thin_slices
+from firstread.analyze.prompt_handover import Handover
 from firstread.analyze.prompted import SegmentPrompted
 from firstread.analyze.prompting import Promptable, box_of, deepest
 from firstread.analyze.random_walk import RandomWalker
@@ -100,13 +100,6 @@ def test_what_is_pointed_at_and_what_carries_on_may_be_two_methods():
     stage(numbered(), Prompts.on_grid(GRID, points=[(15, 15, 3), (12, 12, 1)]))
     assert [number for number, *_ in pointed.asked] == [3, 1]
     assert sorted(number for number, *_ in carried.asked) == [0, 2, 4, 5, 6]
-
-
-@pytest.mark.parametrize(("spacing", "thin"), [((1.0, 1.0, 1.0), True), ((2.4, 1.0, 1.2), True),
-                                               ((2.6, 1.0, 1.0), False), ((9.0, 1.5, 1.5), False)])
-def test_slices_are_thin_by_their_distance_in_pixels(spacing, thin):
-    assert has_thin_slices(Grid.from_spacing((4, 8, 8), spacing)) == thin
-    assert not has_thin_slices(Grid.from_spacing((1, 8, 8), spacing))
 
 
 def test_it_begins_at_the_first_click_and_obeys_the_others_on_its_way():

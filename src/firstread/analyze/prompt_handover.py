@@ -6,9 +6,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstread.analyze.prompting import PlanePrompt, Promptable
-from firstread.core.geometry import Grid
-
-THIN = 2.5  # slices nearer to each other than this many pixels
 
 
 class Handover(Promptable):
@@ -26,13 +23,3 @@ class Handover(Promptable):
 
     def forward(self, image: Float[Tensor, "channel y x"], prompt: PlanePrompt) -> Float[Tensor, "y x"]:
         return (self.pointed if prompt.said else self.carried)(image, prompt)
-
-
-def has_thin_slices(grid: Grid) -> bool:
-    """Whether slices lie nearer to each other than :data:`THIN` pixels; False where the spacing is not known.
-
-    >>> has_thin_slices(Grid.from_spacing((9, 8, 8), (1.0, 1.0, 1.0))), has_thin_slices(Grid.pixels((9, 8, 8)))
-    (True, False)
-    """
-    z, y, x = grid.spacing_mm[0].tolist()
-    return grid.has_mm and grid.shape[0] > 1 and z < THIN * min(y, x)

@@ -32,7 +32,7 @@ def open_promptable(model: str | Path | None = None, *, prepared: Literal["auto"
 
     prepared: how SAM's network was trained to see images, which no checkpoint tells; ``auto``: ``medsam`` where the
     name of the file says so, else ``sam``. reach_mm: of the walker and the network, how far from a click the object may
-    reach; thin: whether slices lie near each other (:func:`~firstread.analyze.prompt_handover.has_thin_slices`).
+    reach; thin: whether slices lie near each other (not :func:`~firstread.analyze.register_motion.is_in_plane`).
     Raises SettingError for a reach of zero, InputError and FormatError as :func:`~firstread.zoo.sam.read_sam` and
     :func:`~firstread.zoo.store.load`.
     """

@@ -107,7 +107,8 @@ def segment_prompt(
         help="Carry the mask on through slices, frames, both or none.")] = "both",
     model: Annotated[str | None, typer.Option(help="prompt (a network trained on simulated scenes), walker (a "
                                               "random walker, nothing learned), or weights of SAM or MedSAM: .pth, "
-                                              ".safetensors or a Hugging Face folder; default: prompt.")] = None,
+                                              ".safetensors or a Hugging Face folder; default: prompt, which walker "
+                                              "carries on through thin slices.")] = None,
     prepared: Annotated[Literal["auto", "sam", "medsam"], typer.Option(
         help="How SAM's weights were trained to see images; auto: by the file's name.")] = "auto",
     reach: Annotated[float, typer.Option(help="But for SAM: how far in mm from a click the object may reach in "

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from firstread.analyze.prompt_handover import Handover, has_thin_slices
+from firstread.analyze.prompt_handover import Handover
 from firstread.analyze.prompt_network import PromptedNetwork
 from firstread.analyze.prompted import Propagate
 from firstread.analyze.prompting import Promptable
+from firstread.analyze.register_motion import is_in_plane
 from firstread.analyze.sam import PromptedSam
 from firstread.chains.prompted import NETWORK, open_promptable, prompted_chain
 from firstread.core.case import Case
@@ -109,7 +110,7 @@ def prompt_to_folder(path: Path, folder: Path, settings: PromptSettings, *, mode
     image = read_image(path, settings)
     prompts = prompts_of(image, settings)
     method = open_promptable(model, prepared=settings.prepared, reach_mm=settings.reach_mm,
-                             thin=has_thin_slices(image.grid))
+                             thin=image.grid.has_mm and not is_in_plane(image.grid))
     progress("segmenting")
     with torch.no_grad():
         chain = prompted_chain(method, propagate=settings.propagate).eval()
