@@ -82,13 +82,14 @@ class TrackMotion(Stage):
         moved = torch.stack([row for row, _ in found])
         to_mm = image.grid.affine[:, :3, :3].to(moved.dtype)
         size = spacing.flip(1)[:, None, :, None, None, None].to(moved.dtype)
-        spread = None if self.network is None else torch.stack([row for _, row in found]) * size * self.spread_factor
+        spreads = [row for _, row in found if row is not None]
+        spread = torch.stack(spreads) * size * self.spread_factor if spreads else None
         return Motion(image.rows, torch.einsum("bij,btjzyx->btizyx", to_mm, moved), image.grid, self.reference,
                       in_plane, image.times_s, spread_mm=spread, notes=notes)
 
     def _row(self, series: Float[Tensor, "time z y x"], spacing_mm: tuple[float, float, float], in_plane: bool
-             ) -> tuple[Float[Tensor, "time 3 z y x"], Float[Tensor, "time 3 z y x"]]:
-        """Displacements in voxels, and their spread (zero without a network)."""
+             ) -> tuple[Float[Tensor, "time 3 z y x"], Float[Tensor, "time 3 z y x"] | None]:
+        """Displacements in voxels, and their spread (None without a network)."""
         frames, slices = len(series), series.shape[1]
         rest = [frame for frame in range(frames) if frame != self.reference]
         moving = series[rest]
@@ -113,11 +114,14 @@ class TrackMotion(Stage):
             velocity = find_velocity(fixed, moving, spacing_mm=spacing_mm, effort=self.effort, start=velocity,
                                      couple=couple, progress=self._progress)
         assert velocity is not None
-        both = torch.zeros(2, frames, 3, *series.shape[1:]).to(series)
-        for kind, field in enumerate((displacement(velocity, size), spread)):
-            if field is not None:
-                both[kind, rest] = stacked(field, slices) if in_plane else field
-        return both[0], both[1]
+
+        def at_all(field: Tensor) -> Float[Tensor, "time 3 z y x"]:
+            """With the reference frame, where nothing moves and nothing is unsure."""
+            made = series.new_zeros(frames, 3, *series.shape[1:])
+            made[rest] = stacked(field, slices) if in_plane else field
+            return made
+
+        return at_all(displacement(velocity, size)), None if spread is None else at_all(spread)
 
 
 def is_in_plane(grid: Grid) -> bool:
