@@ -95,11 +95,7 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
         stage.watch = lambda text: progress(f"  {text}")
     names = _names(images)
     chosen = values or tuple(range(len(stage.classes)))
-    head = {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "model": model.name,
-            "weights": weights_hash(stage), "settings": asdict(settings),
-            "classes": [{"name": n, "value": v} for n, v in zip(stage.classes, chosen, strict=True)],
-            "mirrored_copies": None if not isinstance(stage, ForeignSegment) else settings.mirror and bool(
-                stage.preparation.mirror)}
+    head = _head(model, stage, chosen, settings)
     earlier = earlier_in(folder / MARKER, head) if resume else Earlier()
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -132,6 +128,15 @@ def predict_to_folder(model: Path, images: Sequence[Sequence[Path]], folder: Pat
                          f"{failed[0]['reason'].rstrip('.')}", expected=f"all as the {len(rows)} that were",
                          remedy=f"mend those that {MARKER} names as failed, and add --resume")
     return document
+
+
+def _head(model: Path, stage: Stage, values: Sequence[int], settings: PredictSettings) -> dict[str, Any]:
+    """What a run says of itself before its images; another run goes on from it where this is the same."""
+    return {"schema": SCHEMA, "statement": "Research software. Not for clinical use.", "model": model.name,
+            "weights": weights_hash(stage), "settings": asdict(settings),
+            "classes": [{"name": n, "value": v} for n, v in zip(stage.classes, values, strict=True)],
+            "mirrored_copies": None if not isinstance(stage, ForeignSegment) else settings.mirror and bool(
+                stage.preparation.mirror)}
 
 
 def _check_free(folder: Path, *, again: bool) -> None:
